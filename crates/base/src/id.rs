@@ -94,6 +94,18 @@ ids! {
     WriterId = "writer";
 }
 
+/// Namespace of machine ids that are derived from a platform's own id.
+const PLATFORM_NAMESPACE: Uuid = Uuid::from_u128(0x2d6a_3f0e_9b1c_5c52_8a47_6261_636b_7374);
+
+impl MachineId {
+    /// The id of the machine that a platform knows by `platform_id`: a version 5 UUID, so that
+    /// every process, and a server whose database was lost, names the same machine alike.
+    pub fn of_platform(platform: &str, platform_id: &str) -> Self {
+        let name = format!("{platform}\0{platform_id}");
+        Self(Uuid::new_v5(&PLATFORM_NAMESPACE, name.as_bytes()))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,5 +118,8 @@ mod tests {
         assert_eq!(a.to_string().parse::<PointId>().unwrap(), a);
         assert_eq!(PointId::from_bytes(a.bytes()), a);
         assert!("nonsense".parse::<PointId>().is_err());
+        let machine = MachineId::of_platform("libvirt", "x");
+        assert_eq!(machine, MachineId::of_platform("libvirt", "x"));
+        assert_ne!(machine, MachineId::of_platform("image", "x"));
     }
 }
