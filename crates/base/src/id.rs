@@ -74,6 +74,8 @@ macro_rules! ids {
 }
 
 ids! {
+    /// A site: one installation of Backstay with its own certificate authority.
+    SiteId = "site";
     /// A repository: one store of restore points.
     RepositoryId = "repository";
     /// A restore point.

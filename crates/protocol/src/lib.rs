@@ -1,1 +1,24 @@
-//! (being built)
+//! Every word that one process of Backstay says to another, and the wire it is said over.
+//!
+//! Knows: who a process is (certificates of the site's own authority), how bytes become frames,
+//! how frames become calls and answers, how bulk data flows between two agents, and the words.
+//! Refuses to know: what the words make the other side do, databases, disks, repositories.
+//!
+//! # The storeys of this room
+//! - [`frame`]: a header, a payload, a checksum. No sockets.
+//! - `authority`, `identity`, `verify`: certificates and what is checked in the handshake.
+//! - `link`: a connection whose two ends know each other: dial, listen, keepalive. Async.
+//! - `call` and `serve`: typed requests and answers over a link, many at a time.
+//! - `stream`: bulk data between threads of two agents over a link.
+//! - [`words`]: the messages themselves.
+//!
+//! The wire is written down for other implementations in `docs/protocols/`.
+
+pub mod error_word;
+pub mod frame;
+pub mod token;
+pub mod version;
+pub mod words;
+
+pub use error_word::ErrorWord;
+pub use token::StreamToken;
