@@ -6,7 +6,7 @@
 //!
 //! # The storeys of this room
 //! - [`frame`]: a header, a payload, a checksum. No sockets.
-//! - `authority`, `identity`, `verify`: certificates and what is checked in the handshake.
+//! - [`authority`], [`identity`], [`peer`], [`revocations`], [`verify`]: certificates and what is checked in the handshake.
 //! - `link`: a connection whose two ends know each other: dial, listen, keepalive. Async.
 //! - `call` and `serve`: typed requests and answers over a link, many at a time.
 //! - `stream`: bulk data between threads of two agents over a link.
@@ -14,11 +14,18 @@
 //!
 //! The wire is written down for other implementations in `docs/protocols/`.
 
+pub mod authority;
 pub mod error_word;
 pub mod frame;
+pub mod identity;
+mod keyfile;
+pub mod peer;
+pub mod revocations;
 pub mod token;
+pub mod verify;
 pub mod version;
 pub mod words;
 
 pub use error_word::ErrorWord;
+pub use peer::{Peer, PeerIdentity, Role};
 pub use token::StreamToken;
