@@ -96,6 +96,8 @@ pub enum AgentRequest {
 
     /// Begins a point in the open repository. Answer: `Done`.
     BeginPoint {
+        /// The id it will have: chosen by the manager, since trackers are named after it.
+        point: PointId,
         /// Compression of what is new.
         compression: Compression,
     },
