@@ -1,1 +1,71 @@
-fn main() {}
+//! The only build script of the house: `cargo xtask COMMAND`.
+//!
+//! Knows: which commands there are and which room does each.
+//! Refuses to know: how any of them is done.
+
+mod command;
+mod elf;
+mod need;
+mod step;
+mod stop;
+mod test;
+mod tidy;
+mod workspace;
+
+use base::{Error, Result};
+use std::process::ExitCode;
+
+const HELP: &str = "\
+cargo xtask COMMAND
+
+  test     install what the tests need, then formatting, lints, house rules and every test
+             --no-install     use what is there
+             --only STEP      one step: install, fmt, clippy, tidy, tests, static
+  tidy     the house rules alone (floors, files, names, licences, format pages)
+             --bless          write the hash of the described source into docs/formats
+  help     this text
+
+Everything is safe to run twice and cleans up after itself, also on Ctrl-C.
+";
+
+fn main() -> ExitCode {
+    let cancel = match stop::on_signal() {
+        Ok(cancel) => cancel,
+        Err(error) => return complain(&error),
+    };
+    let mut arguments = std::env::args().skip(1);
+    let name = arguments.next().unwrap_or_else(|| "help".to_owned());
+    let rest: Vec<String> = arguments.collect();
+    let outcome = match name.as_str() {
+        "test" => test::run(&rest, &cancel),
+        "tidy" => tidy::run(&rest, &cancel),
+        "help" | "--help" | "-h" => help(),
+        other => Err(unknown(other)),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => complain(&error),
+    }
+}
+
+fn help() -> Result<()> {
+    print!("{HELP}");
+    Ok(())
+}
+
+fn unknown(name: &str) -> Error {
+    Error::invalid(
+        "xtask.command.unknown",
+        format!("there is no command \u{201c}{name}\u{201d}"),
+    )
+    .hint("type `cargo xtask help` for the list")
+}
+
+fn complain(error: &Error) -> ExitCode {
+    eprintln!("error: {error}");
+    if let Some(hint) = error.hint_text() {
+        eprintln!("  what to do: {hint}");
+    }
+    eprintln!("  code: {}", error.code());
+    ExitCode::from(error.kind().exit_code())
+}
