@@ -104,6 +104,9 @@ pub struct PointCounters {
 /// What the maker of a point says of it; the repository adds the rest.
 #[derive(Clone, PartialEq, Debug)]
 pub struct PointDraft {
+    /// The id it will have. Chosen by the maker, because what it makes elsewhere (checkpoints on a
+    /// hypervisor) carries it before the point exists. Publishing refuses an id that is taken.
+    pub id: PointId,
     /// The machine.
     pub machine: PointMachine,
     /// The job, if one asked for it.
