@@ -9,9 +9,12 @@
 //! Everything read here may be hostile: all arithmetic is checked, all tables are cached within
 //! bounds, and no allocation follows a number from a file.
 
+mod cache;
 mod chain;
+mod field;
 mod file;
 mod image;
+mod inflate;
 mod opener;
 mod probe;
 pub mod qcow2;
