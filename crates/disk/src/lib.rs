@@ -11,6 +11,7 @@
 
 mod cache;
 mod chain;
+mod extent;
 mod field;
 mod file;
 mod image;

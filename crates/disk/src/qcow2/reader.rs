@@ -7,6 +7,9 @@ use super::header::{Header, corrupt};
 use super::table::{Place, Tables};
 use crate::cache::Cache;
 use crate::chain::Chain;
+use crate::extent::{
+    EXTENTS_PER_ANSWER, LOOKUPS_PER_ANSWER, push_host_extents, push_parent_extents, read_parent,
+};
 use crate::image::{Format, Image, ImageInfo};
 use crate::inflate::{Compression, inflate};
 use crate::opener::FileHandle;
@@ -15,9 +18,6 @@ use base::size::{ByteCount, ByteOffset, ByteRange, MIB};
 use base::{Error, Kind, Result};
 use std::sync::Arc;
 
-/// The most extents one question answers, and the most places it looks up.
-const EXTENTS_PER_ANSWER: usize = 1024;
-const LOOKUPS_PER_ANSWER: usize = 65_536;
 /// Unpacked clusters kept, in bytes.
 const UNPACKED_MAX: u64 = 4 * MIB;
 
@@ -189,40 +189,6 @@ impl Qcow2Reader {
         buffer.copy_from_slice(&cluster[at..at + buffer.len()]);
         Ok(())
     }
-
-    fn read_hole(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        let Some(backing) = &self.backing else {
-            buffer.fill(0);
-            return Ok(());
-        };
-        let rest = backing.size().0.saturating_sub(offset);
-        let (inside, outside) = buffer.split_at_mut((buffer.len() as u64).min(rest) as usize);
-        outside.fill(0);
-        if inside.is_empty() {
-            Ok(())
-        } else {
-            backing.read_at(ByteOffset(offset), inside)
-        }
-    }
-
-    fn hole_extents(&self, range: ByteRange, extents: &mut Vec<Extent>) -> Result<u64> {
-        let end = self
-            .backing
-            .as_ref()
-            .map_or(0, |backing| backing.size().0)
-            .min(range.end().0);
-        let (Some(backing), true) = (&self.backing, range.offset.0 < end) else {
-            push_extent(extents, Extent::zero(range.offset.0, range.length.0));
-            return Ok(range.length.0);
-        };
-        let inside = ByteRange::new(range.offset.0, end - range.offset.0);
-        let mut covered = 0;
-        for extent in backing.extents(inside)? {
-            covered += extent.range.length.0;
-            push_extent(extents, extent);
-        }
-        Ok(covered)
-    }
 }
 
 impl BlockRead for Qcow2Reader {
@@ -243,7 +209,7 @@ impl BlockRead for Qcow2Reader {
                     self.read_compressed(host, length, within, piece)?;
                 }
                 Place::Zero => piece.fill(0),
-                Place::Hole => self.read_hole(at, piece)?,
+                Place::Hole => read_parent(self.backing.as_deref(), at, piece)?,
             }
             at += length;
             buffer = rest;
@@ -260,13 +226,15 @@ impl BlockRead for Qcow2Reader {
             && lookups < LOOKUPS_PER_ANSWER
         {
             let (place, length) = self.run(at, range.end().0 - at, &mut lookups)?;
+            let piece = ByteRange::new(at, length);
             at += match place {
-                Place::Hole => self.hole_extents(ByteRange::new(at, length), &mut extents)?,
+                Place::Hole => push_parent_extents(&mut extents, piece, self.backing.as_deref())?,
+                Place::Data(host) => push_host_extents(&mut extents, piece, &*self.data, host)?,
                 Place::Zero => {
                     push_extent(&mut extents, Extent::zero(at, length));
                     length
                 }
-                Place::Data(_) | Place::Compressed(..) => {
+                Place::Compressed(..) => {
                     push_extent(&mut extents, Extent::data(at, length));
                     length
                 }

@@ -12,6 +12,7 @@
 use super::header::{Header, corrupt};
 use super::refcount::Allocator;
 use super::table::OFFSET_MASK;
+use crate::extent::EXTENTS_PER_ANSWER;
 use crate::file::{GrowingFile, HostFile};
 use crate::inflate::Compression;
 use base::block::{BlockRead, BlockWrite, Extent, check_range, push_extent};
@@ -34,8 +35,6 @@ const SIZE_MAX: u64 = 1 << 50;
 const L2_TABLES_MAX: usize = 128;
 /// Clusters given back before they are recycled without being asked (256 MiB).
 const WAITING_MAX: usize = 4096;
-/// The most extents one question answers.
-const EXTENTS_PER_ANSWER: usize = 1024;
 
 /// A new qcow2 image. Reads give what was written.
 pub struct Qcow2Writer {

@@ -2,14 +2,12 @@
 //!
 //! Knows: the size once at opening, and the holes of files. Refuses to know: writing.
 
+use crate::extent::EXTENTS_PER_ANSWER;
 use crate::file::{GrowingFile, HostFile, check_disk_size};
 use crate::image::SectorSize;
 use base::Result;
 use base::block::{BlockRead, Extent, check_range};
 use base::size::{ByteCount, ByteOffset, ByteRange};
-
-/// The most extents one question answers.
-const EXTENTS_PER_ANSWER: usize = 1024;
 
 /// A raw image or block device. It is a `BlockWrite` too; where it was opened for reading, the
 /// system refuses the writes.
