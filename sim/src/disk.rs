@@ -43,6 +43,8 @@ struct State {
     log: Log,
     /// Processes by number; true while alive.
     processes: BTreeMap<u64, bool>,
+    /// The number of the next process. Goes on over crashes, so that no two are the same.
+    next_process: u64,
     /// Which process holds the lock of which file, and the number of that holding.
     locks: BTreeMap<NodeId, (u64, u64)>,
     lockings: u64,
@@ -61,6 +63,7 @@ pub struct Moment {
     tree: Tree,
     log: Log,
     quota: Option<u64>,
+    next_process: u64,
 }
 
 impl Default for SimDisk {
@@ -72,19 +75,27 @@ impl Default for SimDisk {
 impl SimDisk {
     /// An empty disk without faults or quota.
     pub fn new() -> Self {
-        Self::found(Tree::new(), Log::new(), None)
-    }
-
-    fn found(tree: Tree, log: Log, quota: Option<u64>) -> Self {
-        Self(Arc::new(Mutex::new(State {
+        let (tree, log) = (Tree::new(), Log::new());
+        Self::found(Moment {
+            events: 0,
             tree,
             log,
+            quota: None,
+            next_process: 1,
+        })
+    }
+
+    fn found(moment: Moment) -> Self {
+        Self(Arc::new(Mutex::new(State {
+            tree: moment.tree,
+            log: moment.log,
             processes: BTreeMap::new(),
+            next_process: moment.next_process,
             locks: BTreeMap::new(),
             lockings: 0,
             faults: Faults::default(),
             broken: Vec::new(),
-            quota,
+            quota: moment.quota,
             moments: None,
         })))
     }
@@ -101,10 +112,16 @@ impl SimDisk {
     /// A new process that asks `gate` before every call.
     pub fn gated_process(&self, gate: Option<Arc<dyn Gate>>) -> SimFiles {
         let mut state = self.state();
-        let number = state.processes.len() as u64 + 1;
+        let number = state.next_process;
+        state.next_process += 1;
         state.processes.insert(number, true);
         drop(state);
         SimFiles::new(self.clone(), number, gate)
+    }
+
+    /// The number that the next process will have.
+    pub fn next_process(&self) -> u64 {
+        self.state().next_process
     }
 
     /// Ends a process at once: its locks are free, all it does from now on fails.
@@ -238,7 +255,11 @@ impl SimDisk {
 impl Moment {
     /// The disk as the next start of the machine finds it, had it crashed here.
     pub fn crash(&self, outcome: Outcome) -> SimDisk {
-        let disk = SimDisk::found(self.tree.after_crash(outcome), self.log.clone(), self.quota);
+        let tree = self.tree.after_crash(outcome);
+        let disk = SimDisk::found(Self {
+            tree,
+            ..self.clone()
+        });
         disk.note(format!("crash: {outcome:?}"));
         disk
     }
@@ -256,6 +277,7 @@ impl State {
             tree: self.tree.clone(),
             log: self.log.clone(),
             quota: self.quota,
+            next_process: self.next_process,
         }
     }
 

@@ -25,7 +25,7 @@ fn read(disk: &SimDisk, at: &str) -> Option<Vec<u8>> {
 /// One random call, and what it answered in a form that can be compared.
 fn random_call(files: &dyn Files, random: &SeededRandom) -> String {
     const PATHS: [&str; 8] = ["a", "b", "a/x", "a/y", "b/x", "a/c", "a/c/x", "a/c/d"];
-    let mut pick = || path(PATHS[random.below(PATHS.len() as u64) as usize]);
+    let pick = || path(PATHS[random.below(PATHS.len() as u64) as usize]);
     let (one, two) = (pick(), pick());
     let content = random.next_u64().to_le_bytes();
     let say = |result: base::Result<()>| result.err().map(|error| error.kind());

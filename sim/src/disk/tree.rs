@@ -271,8 +271,8 @@ impl Tree {
         let mut needed: Vec<bool> = self.pending.iter().map(|c| c.touches(folder)).collect();
         for later in (0..self.pending.len()).rev().filter(|i| *i > 0) {
             if needed[later] {
-                for earlier in 0..later {
-                    needed[earlier] |= self.pending[later].stands_on(&self.pending[earlier]);
+                for (needed, earlier) in needed.iter_mut().zip(&self.pending[..later]) {
+                    *needed |= self.pending[later].stands_on(earlier);
                 }
             }
         }

@@ -1,0 +1,171 @@
+//! The machine stops, at every call, with every kind of outcome.
+//!
+//! Knows: how to run a history once and look at each moment of it as it would be found after a
+//! crash; and, one storey deeper, crashes of the recovery from a crash.
+//! Refuses to know: what a right repository is; the oracles know.
+
+use super::{Tally, mix, prepare};
+use crate::disk::{Broken, Moment, Outcome, SimDisk};
+use crate::history::{self, Command, Expected, Ground, Standing};
+use crate::oracle::{Questions, judge};
+use std::collections::BTreeSet;
+
+/// What to crash, and how thoroughly.
+#[derive(Clone, Debug)]
+pub struct Crashes {
+    /// Run before, and all durable.
+    pub before: Vec<Command>,
+    /// Run and crashed at each call.
+    pub commands: Vec<Command>,
+    /// Promises that the disk breaks while they run.
+    pub broken: Vec<Broken>,
+    /// Random outcomes of each moment, besides the regular ones.
+    pub random: u64,
+    /// How often a state is crashed again while it recovers: one state in so many; 0 for never.
+    pub again: u64,
+    /// What to ask.
+    pub questions: Questions,
+    /// Stops after so many states.
+    pub most: u64,
+}
+
+impl Crashes {
+    /// All outcomes and all questions.
+    pub fn of(before: &[Command], commands: &[Command]) -> Self {
+        Self {
+            before: before.to_vec(),
+            commands: commands.to_vec(),
+            broken: Vec::new(),
+            random: 3,
+            again: 0,
+            questions: Questions::ALL,
+            most: u64::MAX,
+        }
+    }
+}
+
+/// Most single changes of names that are lost alone at one moment.
+const ALL_BUT_MAX: usize = 6;
+
+/// Crashes a history everywhere.
+pub fn crashes(ground: &Ground, plan: &Crashes) -> Tally {
+    match prepare(ground, &plan.before) {
+        Ok(prepared) => {
+            let mut explorer = Explorer {
+                ground,
+                plan,
+                tally: Tally::default(),
+                seen: BTreeSet::new(),
+            };
+            let disk = prepared.disk.crash(Outcome::Everything);
+            for broken in &plan.broken {
+                disk.break_promise(broken.clone());
+            }
+            explorer.history(
+                &disk,
+                &prepared.expected,
+                &plan.commands,
+                "",
+                plan.again > 0,
+            );
+            explorer.tally
+        }
+        Err(error) => Tally::broken("preparing", &error),
+    }
+}
+
+struct Explorer<'a> {
+    ground: &'a Ground,
+    plan: &'a Crashes,
+    tally: Tally,
+    /// Disks judged already, with what was expected of them.
+    seen: BTreeSet<([u8; 32], Vec<(u64, u8)>)>,
+}
+
+impl Explorer<'_> {
+    /// Runs commands and judges each moment with each outcome. False when all must stop.
+    fn history(
+        &mut self,
+        disk: &SimDisk,
+        before: &Expected,
+        commands: &[Command],
+        name: &str,
+        deeper: bool,
+    ) -> bool {
+        disk.record();
+        let steps = history::run(self.ground, disk, commands);
+        let moments = disk.moments();
+        // With promises kept, commands on a disk without faults succeed.
+        if let Some(failed) = steps.iter().find(|step| step.failed.is_some()) {
+            let what = format!("{} failed: {:?}", failed.command, failed.failed);
+            let verdict = Err(crate::oracle::Complaint::new(
+                crate::oracle::Oracle::Commands,
+                what,
+            ));
+            return self.tally.count(disk, || format!("{name}running"), verdict);
+        }
+        for (index, moment) in moments.iter().enumerate() {
+            let expected = history::expected(before, &steps, moment.events);
+            for outcome in self.outcomes(moment, index as u64) {
+                let name = format!("{name}crash at change {index}, {outcome:?}");
+                if !self.judge(moment, outcome, &expected, &name, deeper) {
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    fn outcomes(&self, moment: &Moment, index: u64) -> Vec<Outcome> {
+        let mut outcomes = vec![Outcome::Everything, Outcome::Nothing, Outcome::NamesOnly];
+        let pending = moment.pending_changes();
+        let stride = pending.div_ceil(ALL_BUT_MAX).max(1);
+        outcomes.extend((0..pending).step_by(stride).map(Outcome::AllBut));
+        let seeds = (0..self.plan.random).map(|n| mix(&[self.ground.seed, index, n]));
+        outcomes.extend(seeds.map(Outcome::Random));
+        outcomes
+    }
+
+    fn judge(
+        &mut self,
+        moment: &Moment,
+        outcome: Outcome,
+        expected: &Expected,
+        name: &str,
+        deeper: bool,
+    ) -> bool {
+        if self.tally.states >= self.plan.most {
+            return false;
+        }
+        let disk = moment.crash(outcome);
+        let standing = |(generation, standing): (&u64, &Standing)| (*generation, *standing as u8);
+        let key = (
+            disk.content_digest().0,
+            expected.iter().map(standing).collect(),
+        );
+        if !self.seen.insert(key) {
+            self.tally.equal += 1;
+            return true;
+        }
+        let next = expected.keys().max().copied().unwrap_or(0);
+        let again = deeper && self.tally.states.is_multiple_of(self.plan.again.max(1));
+        let verdict = judge(self.ground, &disk, expected, next, self.plan.questions);
+        let goes_on = self.tally.count(&disk, || name.to_owned(), verdict);
+        if goes_on && again {
+            let found = moment.crash(outcome);
+            let commands = [
+                Command::Collect,
+                Command::Backup(next + 1),
+                Command::Collect,
+            ];
+            return self.history(
+                &found,
+                expected,
+                &commands,
+                &format!("{name}; then "),
+                false,
+            );
+        }
+        goes_on
+    }
+}
