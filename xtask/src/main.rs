@@ -5,6 +5,7 @@
 
 mod command;
 mod elf;
+mod lab;
 mod need;
 mod step;
 mod stop;
@@ -23,6 +24,11 @@ cargo xtask COMMAND
              --only STEP      one step: install, fmt, clippy, tidy, tests, static
   tidy     the house rules alone (floors, files, names, licences, format pages)
              --bless          write the hash of the described source into docs/formats
+  lab      a real guest under libvirt, by hand
+             up | down        put it up and leave it; take it down
+             run COMMAND      a shell command inside the guest
+             restart          from inside
+             check            prove that the lab works, then take it down
   help     this text
 
 Everything is safe to run twice and cleans up after itself, also on Ctrl-C.
@@ -39,6 +45,7 @@ fn main() -> ExitCode {
     let outcome = match name.as_str() {
         "test" => test::run(&rest, &cancel),
         "tidy" => tidy::run(&rest, &cancel),
+        "lab" => lab::door::run(&rest, &cancel),
         "help" | "--help" | "-h" => help(),
         other => Err(unknown(other)),
     };

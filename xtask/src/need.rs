@@ -4,6 +4,7 @@
 //! Refuses to know: how packages are installed; `apt` does that.
 
 mod apt;
+pub mod unpack;
 
 use base::Result;
 use base::cancel::Cancel;
@@ -58,7 +59,6 @@ pub const HYPERVISOR: &[Package] = &[
     newer("libvirt-daemon-system", "the hypervisor's interface"),
     newer("libvirt-clients", "virsh, an independent client"),
     stable("libnbd-bin", "nbdcopy and nbdinfo, independent NBD clients"),
-    stable("cpio", "looks into initramfs archives"),
 ];
 
 /// What only tests need.
@@ -70,7 +70,6 @@ pub const TESTS: &[Package] = &[
     ),
     stable("python3", "second readers of our formats"),
     stable("openssh-client", "reaching hosts over SSH"),
-    stable("openssh-server", "being reached over SSH"),
     stable("zstd", "an independent reader of our compression"),
 ];
 

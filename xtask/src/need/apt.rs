@@ -168,6 +168,11 @@ fn source_entry(mirror: &str, keyring: bool) -> String {
     format!("Types: deb\nURIs: {mirror}\nSuites: {BACKPORTS}\nComponents: main\n{signed}")
 }
 
+/// Asks the mirrors for their lists of packages.
+pub fn update(cancel: &Cancel) -> Result<()> {
+    apt(rights(cancel)?, &["update"], cancel)
+}
+
 fn as_root(rights: Rights, program: &str) -> Run {
     match rights {
         Rights::Root => Run::new(program),
