@@ -9,3 +9,4 @@
 //! for the world that tests live in. `conformance` is the suite that each of them passes.
 
 pub mod contract;
+pub mod libvirt;

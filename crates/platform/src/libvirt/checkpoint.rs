@@ -1,0 +1,160 @@
+//! Trackers: libvirt's checkpoints, and whether they can be believed.
+//!
+//! Knows: how to list, verify, redefine and delete checkpoints. Refuses to know: backups.
+
+use super::Said;
+use super::backup_xml::{self, CheckpointXml};
+use super::connection::{Connection, Failure};
+use super::procedure::{code, flag};
+use super::remote::DomainRef;
+use crate::contract::{DiskTracker, FullCause, MachineKey, Token, Tracker};
+use base::Result;
+use base::size::ByteCount;
+
+/// Why a tracker is not believed.
+pub struct Doubt {
+    /// Which sort of doubt.
+    pub cause: FullCause,
+    /// For people.
+    pub reason: String,
+}
+
+impl Doubt {
+    fn new(cause: FullCause, reason: impl Into<String>) -> Self {
+        Self {
+            cause,
+            reason: reason.into(),
+        }
+    }
+}
+
+/// The XML of a checkpoint without the whole machine in it.
+pub fn document(connection: &Connection, domain: &DomainRef, name: &str) -> Result<String> {
+    connection
+        .checkpoint_xml(domain, name, flag::CHECKPOINT_XML_NO_DOMAIN)
+        .said(domain, "reading a checkpoint")
+}
+
+/// All checkpoints of a machine, parents first.
+pub fn trackers(connection: &Connection, domain: &DomainRef) -> Result<Vec<Tracker>> {
+    let names = connection
+        .list_checkpoints(domain)
+        .said(domain, "listing checkpoints")?;
+    let mut trackers = Vec::with_capacity(names.len());
+    for name in names {
+        let xml = match connection.checkpoint_xml(domain, &name, flag::CHECKPOINT_XML_NO_DOMAIN) {
+            // Deleted since the list was made.
+            Err(failure) if failure.code() == Some(code::NO_CHECKPOINT) => continue,
+            answer => answer.said(domain, "reading a checkpoint")?,
+        };
+        let CheckpointXml { created, disks, .. } = backup_xml::read_checkpoint(&xml)?;
+        trackers.push(Tracker {
+            token: Token::recognise(&name),
+            name,
+            created,
+            disks,
+        });
+    }
+    Ok(trackers)
+}
+
+/// Deletes a checkpoint; one that is not there is no error. The machine must be on.
+pub fn delete(connection: &Connection, domain: &DomainRef, name: &str) -> Result<bool> {
+    match connection.delete_checkpoint(domain, name) {
+        Ok(()) => Ok(true),
+        Err(failure) if failure.code() == Some(code::NO_CHECKPOINT) => Ok(false),
+        Err(failure) => Err(failure.into_error(&domain.name, "deleting a checkpoint")),
+    }
+}
+
+/// Whether the changes of a disk since `base` can be believed; the machine must be on.
+///
+/// # Errors
+/// Only where the machine or the host went away: any doubt is an answer, not an error.
+pub fn verify(
+    connection: &Connection,
+    domain: &DomainRef,
+    base: &DiskTracker,
+    source: &str,
+    capacity: ByteCount,
+) -> Result<Option<Doubt>> {
+    let target = &base.target;
+    if base.machine != MachineKey(domain.uuid_text()) {
+        let reason = format!(
+            "the tracker {} of {target} belongs to another machine",
+            base.name
+        );
+        return Ok(Some(Doubt::new(FullCause::Foreign, reason)));
+    }
+    if base.capacity != capacity {
+        let reason = format!(
+            "{target} had {} last time and has {capacity} now",
+            base.capacity
+        );
+        return Ok(Some(Doubt::new(FullCause::Resized, reason)));
+    }
+    if base.source != source {
+        let reason = format!(
+            "{target} lay at {} last time and lies at {source} now",
+            base.source
+        );
+        return Ok(Some(Doubt::new(FullCause::Moved, reason)));
+    }
+    let name = base.name.as_str();
+    let listed = connection
+        .list_checkpoints(domain)
+        .said(domain, "listing checkpoints")?;
+    let known = listed.iter().any(|other| other == name);
+    let xml = if known {
+        document(connection, domain, name)?
+    } else if base.document.is_empty() {
+        let reason = format!("the tracker {name} is gone from libvirt");
+        return Ok(Some(Doubt::new(FullCause::TrackerMissing, reason)));
+    } else {
+        base.document.clone()
+    };
+    // What is written in the record must be what is asked for, whoever wrote it.
+    match backup_xml::read_checkpoint(&xml) {
+        Ok(read) if read.name == name && read.disks.iter().any(|disk| disk == target) => {}
+        _ => {
+            let reason = format!("the tracker {name} does not cover {target}");
+            return Ok(Some(Doubt::new(FullCause::TrackerMissing, reason)));
+        }
+    }
+    validate(connection, domain, &xml, known, &listed)
+}
+
+/// Lets libvirt compare the record with the bitmaps; this also makes a lost record anew.
+fn validate(
+    connection: &Connection,
+    domain: &DomainRef,
+    xml: &str,
+    known: bool,
+    listed: &[String],
+) -> Result<Option<Doubt>> {
+    let read = backup_xml::read_checkpoint(xml)?;
+    let orphan = read.parent.is_some_and(|parent| !listed.contains(&parent));
+    let xml = if orphan {
+        backup_xml::without_parent(xml)?
+    } else {
+        xml.to_owned()
+    };
+    let flags = flag::CHECKPOINT_REDEFINE | flag::CHECKPOINT_REDEFINE_VALIDATE;
+    match connection.create_checkpoint(domain, &xml, flags) {
+        Ok(()) => Ok(None),
+        Err(Failure::Refused(refusal)) if refusal.code == code::CHECKPOINT_INCONSISTENT => {
+            let cause = if known {
+                FullCause::TrackerInconsistent
+            } else {
+                FullCause::TrackerMissing
+            };
+            Ok(Some(Doubt::new(cause, refusal.message)))
+        }
+        Err(Failure::Refused(refusal))
+            if refusal.code != code::NO_DOMAIN && !refusal.is_inactive() =>
+        {
+            Ok(Some(Doubt::new(FullCause::TrackerMissing, refusal.message)))
+        }
+        Err(failure) => Err(failure.into_error(&domain.name, "verifying a checkpoint")),
+    }
+}

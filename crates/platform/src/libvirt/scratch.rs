@@ -1,0 +1,244 @@
+//! The folders in which QEMU keeps scratch files and listens.
+//!
+//! Knows: one folder for each run, named by its token, on this machine or, through `ssh`, on another; and
+//! who must be able to write in it. Refuses to know: what libvirt puts there.
+
+use super::Options;
+use super::address::{Instance, Remote};
+use super::connection::Connection;
+use super::transport::ssh_command;
+use super::xml::{child, child_text, children, parse};
+use crate::contract::Token;
+use base::{Error, Kind, Result};
+use std::io::Read;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+/// The name of the socket in a run's folder.
+const SOCKET: &str = "nbd.sock";
+/// The longest path of a Unix socket.
+const SOCKET_PATH_MAX: usize = 107;
+/// The most that a remote command says.
+const OUTPUT_MAX: u64 = 4 * 1024 * 1024;
+/// QEMU's user and group must write here; members of the group (the mover) must connect.
+const MODE: u32 = 0o770;
+
+/// The folder of scratch files of one libvirt.
+pub struct Scratch<'a> {
+    base: &'a Path,
+    remote: Option<&'a Remote>,
+    instance: Instance,
+}
+
+impl<'a> Scratch<'a> {
+    /// That of these options.
+    pub fn new(options: &'a Options) -> Result<Self> {
+        let base = options.scratch.as_path();
+        // It stands in XML and in a remote shell's command: plain names only.
+        let plain = base.to_str().is_some_and(|text| {
+            text.starts_with('/')
+                && text
+                    .chars()
+                    .all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c))
+                && !text.split('/').any(|name| name == "..")
+        });
+        if !plain || base == Path::new("/") {
+            return Err(Error::invalid(
+                "platform.libvirt.scratch-malformed",
+                format!(
+                    "\u{201c}{}\u{201d} cannot be the folder of scratch files",
+                    base.display()
+                ),
+            )
+            .hint("give an absolute path of letters, digits, dots, dashes and underscores"));
+        }
+        let Options { address, .. } = options;
+        Ok(Self {
+            base,
+            remote: address.remote.as_ref(),
+            instance: address.instance,
+        })
+    }
+
+    /// The folder of a run.
+    pub fn folder(&self, token: &Token) -> PathBuf {
+        self.base.join(token.as_str())
+    }
+
+    /// The socket of a run.
+    pub fn socket(&self, token: &Token) -> Result<PathBuf> {
+        let socket = self.folder(token).join(SOCKET);
+        let length = socket.as_os_str().len();
+        if length > SOCKET_PATH_MAX {
+            return Err(Error::new(
+                Kind::Limit,
+                "platform.libvirt.scratch-too-long",
+                format!(
+                    "the socket {} would have a path of {length} bytes",
+                    socket.display()
+                ),
+            )
+            .hint("choose a folder of scratch files with a shorter path"));
+        }
+        Ok(socket)
+    }
+
+    /// Makes the folder of a run. One that is there already is emptied: it is from an earlier attempt.
+    pub fn make(&self, token: &Token, connection: &Connection) -> Result<()> {
+        self.remove(token)?;
+        let owner = self.owner(connection)?;
+        match self.remote {
+            None => self.make_here(token, owner),
+            Some(remote) => self.make_there(remote, token, owner),
+        }
+    }
+
+    fn make_here(&self, token: &Token, owner: Option<(u32, u32)>) -> Result<()> {
+        let folder = self.folder(token);
+        let doing = |path: &Path| format!("making the scratch folder {}", path.display());
+        let made = || -> std::io::Result<()> {
+            std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o711)
+                .create(self.base)?;
+            std::fs::DirBuilder::new().mode(0o700).create(&folder)?;
+            if let Some((user, group)) = owner {
+                let now = std::fs::metadata(&folder)?;
+                if (now.uid(), now.gid()) != (user, group) {
+                    std::os::unix::fs::chown(&folder, Some(user), Some(group))?;
+                }
+            }
+            // Set last and explicitly: the umask must not decide.
+            std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(MODE))
+        };
+        made().map_err(|error| {
+            Error::io(doing(&folder), error).hint(
+                "run as root, or choose a folder of scratch files in which this user and QEMU's may write",
+            )
+        })
+    }
+
+    fn make_there(&self, remote: &Remote, token: &Token, owner: Option<(u32, u32)>) -> Result<()> {
+        let base = self.base.display();
+        let owner = owner
+            .map(|(user, group)| format!("-o {user} -g {group}"))
+            .unwrap_or_default();
+        let script = format!("mkdir -p {base} && install -d -m {MODE:o} {owner} {base}/{token}");
+        run(remote, &script).map(drop)
+    }
+
+    /// Who must own a run's folder; `None` is whoever makes it.
+    fn owner(&self, connection: &Connection) -> Result<Option<(u32, u32)>> {
+        if self.instance == Instance::Session {
+            return Ok(connection.peer());
+        }
+        let xml = connection
+            .capabilities()
+            .map_err(|failure| failure.into_error("the host", "asking who runs QEMU"))?;
+        Ok(dac_label(&xml)?)
+    }
+
+    /// Removes the folder of a run with all in it. One that is not there is no error.
+    pub fn remove(&self, token: &Token) -> Result<bool> {
+        let folder = self.folder(token);
+        match self.remote {
+            None => match std::fs::remove_dir_all(&folder) {
+                Ok(()) => Ok(true),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+                Err(error) => Err(Error::io(format!("removing {}", folder.display()), error)),
+            },
+            Some(remote) => {
+                let folder = folder.display();
+                let script =
+                    format!("if [ -d {folder} ]; then rm -rf -- {folder} && echo removed; fi");
+                Ok(run(remote, &script)?.contains("removed"))
+            }
+        }
+    }
+
+    /// The runs that have a folder.
+    pub fn list(&self) -> Result<Vec<Token>> {
+        let mut tokens: Vec<Token> = match self.remote {
+            None => match std::fs::read_dir(self.base) {
+                Ok(entries) => entries
+                    .flatten()
+                    .filter_map(|entry| Token::recognise(entry.file_name().to_str()?))
+                    .collect(),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+                Err(error) => {
+                    return Err(Error::io(format!("listing {}", self.base.display()), error));
+                }
+            },
+            Some(remote) => {
+                let base = self.base.display();
+                let names = run(remote, &format!("if [ -d {base} ]; then ls -1 {base}; fi"))?;
+                names.lines().filter_map(Token::recognise).collect()
+            }
+        };
+        tokens.sort();
+        Ok(tokens)
+    }
+}
+
+/// User and group of QEMU, from the host's capabilities; `None` where libvirt changes no owners.
+pub(super) fn dac_label(capabilities: &str) -> Result<Option<(u32, u32)>> {
+    let document = parse("the host's capabilities", capabilities)?;
+    let Some(host) = child(document.root_element(), "host") else {
+        return Ok(None);
+    };
+    let label = children(host, "secmodel")
+        .filter(|model| child_text(*model, "model").as_deref() == Some("dac"))
+        .flat_map(|model| model.children())
+        .filter(|label| label.attribute("type") == Some("qemu"))
+        .find_map(|label| label.text().map(str::to_owned));
+    Ok(label.and_then(|label| {
+        let (user, group) = label.split_once(':')?;
+        let number = |text: &str| text.strip_prefix('+').unwrap_or(text).parse().ok();
+        Some((number(user)?, number(group)?))
+    }))
+}
+
+/// Runs a fixed script of plain words on a remote host and gives back what it said.
+fn run(remote: &Remote, script: &str) -> Result<String> {
+    let failed = |message: String| {
+        Error::new(Kind::Unreachable, "platform.libvirt.ssh-failed", message)
+            .hint("try the same by hand: ssh to that host as that user")
+    };
+    let mut child = ssh_command(remote)
+        .arg(script)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| {
+            failed(format!(
+                "starting \u{201c}{}\u{201d} failed",
+                remote.program
+            ))
+            .caused_by(error)
+        })?;
+    let mut said = String::new();
+    let mut complained = String::new();
+    // What does not fit is left unread; the command then ends by itself or by the closed pipe.
+    let read = child
+        .stdout
+        .take()
+        .map_or(Ok(0), |output| {
+            output.take(OUTPUT_MAX).read_to_string(&mut said)
+        })
+        .and_then(|_| {
+            child.stderr.take().map_or(Ok(0), |output| {
+                output.take(OUTPUT_MAX).read_to_string(&mut complained)
+            })
+        });
+    let status = child.wait();
+    match (read, status) {
+        (Ok(_), Ok(status)) if status.success() => Ok(said),
+        _ => Err(failed(format!(
+            "a command on {} failed: {}",
+            remote.host,
+            complained.trim()
+        ))),
+    }
+}

@@ -1,0 +1,4 @@
+//! The contract on real and simulated platforms, and hostile peers.
+
+mod lab;
+mod libvirt_backup;
