@@ -201,6 +201,17 @@ impl Header {
         self.kind
     }
 
+    /// The payload's bound for its kind: records may be larger than messages.
+    ///
+    /// # Errors
+    /// `Limit` (`protocol.frame.too-large`).
+    pub fn check_bound(&self) -> Result<()> {
+        if self.kind != FrameKind::Data && self.length > base::limit::MESSAGE_SIZE_MAX {
+            return Err(too_large(self.length, base::limit::MESSAGE_SIZE_MAX));
+        }
+        Ok(())
+    }
+
     /// Joins header and payload after checking both.
     ///
     /// # Errors

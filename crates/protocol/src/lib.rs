@@ -7,25 +7,36 @@
 //! # The storeys of this room
 //! - [`frame`]: a header, a payload, a checksum. No sockets.
 //! - [`authority`], [`identity`], [`peer`], [`revocations`], [`verify`]: certificates and what is checked in the handshake.
-//! - `link`: a connection whose two ends know each other: dial, listen, keepalive. Async.
-//! - `call` and `serve`: typed requests and answers over a link, many at a time.
+//! - [`link`]: a connection whose two ends know each other: dial, listen, keepalive. Async.
+//! - [`call`] and [`serve`]: typed requests and answers over a link, many at a time.
 //! - `stream`: bulk data between threads of two agents over a link.
 //! - [`words`]: the messages themselves.
 //!
 //! The wire is written down for other implementations in `docs/protocols/`.
 
 pub mod authority;
+mod blocking;
+pub mod call;
 pub mod error_word;
 pub mod frame;
 pub mod identity;
 mod keyfile;
+pub mod link;
+mod message;
 pub mod peer;
 pub mod revocations;
+pub mod serve;
 pub mod token;
 pub mod verify;
 pub mod version;
 pub mod words;
 
+pub use authority::Authority;
+pub use call::{BlockingClient, Client};
 pub use error_word::ErrorWord;
+pub use identity::Identity;
+pub use link::{Dialer, Link, LinkOptions, Listener, Purpose};
 pub use peer::{Peer, PeerIdentity, Role};
+pub use serve::{Call, Service, serve};
 pub use token::StreamToken;
+pub use verify::Expect;

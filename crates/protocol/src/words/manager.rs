@@ -77,6 +77,14 @@ pub enum ManagerRequest {
         /// What was found or made.
         outcome: Option<Outcome>,
     },
+    /// The repository said who it is. The server takes its own id for it from this; one that was
+    /// known under another id is refused (`repository.changed`). Answer: `Done`.
+    RepositoryIdentified {
+        /// As it was ordered.
+        repository: RepositoryId,
+        /// What it says.
+        summary: super::repository::RepositorySummary,
+    },
 }
 
 /// The answer.
