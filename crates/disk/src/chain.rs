@@ -5,7 +5,7 @@
 
 use crate::image::{Format, Image, ImageInfo};
 use crate::opener::{FileHandle, Opener};
-use crate::{probe, qcow2};
+use crate::{probe, qcow2, vmdk};
 use base::{Error, Kind, Result};
 use std::path::{Path, PathBuf};
 
@@ -63,6 +63,7 @@ impl<'a> Chain<'a> {
         let image = match format {
             Format::Raw => Ok(open_raw(file)),
             Format::Qcow2 => qcow2::open(file, &below),
+            Format::Vmdk => vmdk::open(file, &below),
             _ => {
                 let _ = &below;
                 Err(Error::new(

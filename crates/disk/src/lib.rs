@@ -20,6 +20,7 @@ mod opener;
 mod probe;
 pub mod qcow2;
 pub mod raw;
+pub mod vmdk;
 
 pub use file::Access;
 pub use image::{

@@ -3,3 +3,4 @@
 mod content;
 mod qcow2;
 mod qemu;
+mod vmdk;
