@@ -4,8 +4,10 @@
 //! the toy that proves the simulator both do them, so that each oracle is written once.
 //! Refuses to know: how a store keeps its bytes.
 
+mod store;
 mod toy;
 
+pub use store::Store;
 pub use toy::{Toy, ToyCollect, ToySync};
 
 use crate::clock::SimClock;
@@ -95,4 +97,14 @@ pub trait Engine: Send + Sync {
 
     /// Reads all and says what is wrong.
     fn verify(&self, process: &Process) -> Result<Vec<String>>;
+}
+
+/// The store of this name: `store` (full reads), `store-changed` (changed pages only), `toy`.
+pub fn named(name: &str) -> Option<Arc<dyn Engine>> {
+    Some(match name {
+        "store" => Arc::new(Store::open(false)),
+        "store-changed" => Arc::new(Store::open(true)),
+        "toy" => Arc::new(Toy::right()),
+        _ => return None,
+    })
 }

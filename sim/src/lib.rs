@@ -8,6 +8,7 @@
 //! [`disk`] (what a crash may leave), [`engine`] (what is under judgement), [`history`] (commands
 //! and what they promise), [`oracle`] (the three questions), [`worlds`] (what goes wrong where).
 
+pub mod catalogue;
 pub mod clock;
 pub mod disk;
 pub mod engine;

@@ -48,6 +48,8 @@ pub struct Tally {
     pub equal: u64,
     /// The first failure; the world stops there.
     pub failure: Option<Failure>,
+    /// The disk of the state that was judged last.
+    pub last: Option<SimDisk>,
     hasher: blake3::Hasher,
 }
 
@@ -61,6 +63,7 @@ impl Tally {
     ) -> bool {
         self.states += 1;
         self.hasher.update(&disk.log_digest().0);
+        self.last = Some(disk.clone());
         if let Err(complaint) = verdict {
             let events = disk.events();
             self.failure = Some(Failure {
@@ -96,6 +99,7 @@ impl Tally {
         self.states += other.states;
         self.equal += other.equal;
         self.hasher.update(&other.digest().0);
+        self.last = other.last;
         if self.failure.is_none() {
             self.failure = other.failure;
         }
