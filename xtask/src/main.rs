@@ -21,7 +21,7 @@ cargo xtask COMMAND
 
   test     install what the tests need, then formatting, lints, house rules and every test
              --no-install     use what is there
-             --only STEP      one step: install, fmt, clippy, tidy, tests, static
+             --only STEP      one step: install, fmt, clippy, tidy, tests, static, lab
   tidy     the house rules alone (floors, files, names, licences, format pages)
              --bless          write the hash of the described source into docs/formats
   lab      a real guest under libvirt, by hand

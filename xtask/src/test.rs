@@ -6,7 +6,7 @@
 
 use crate::command::Run;
 use crate::step::{Steps, detail};
-use crate::{elf, need, tidy, workspace};
+use crate::{elf, lab, need, tidy, workspace};
 use base::cancel::Cancel;
 use base::{Error, Kind, Result};
 use std::io::IsTerminal;
@@ -20,6 +20,7 @@ const STEPS: &[(&str, &str, Work)] = &[
     ("tidy", "house rules", tidy::check),
     ("tests", "tests", every_test),
     ("static", "one static program", one_static_program),
+    ("lab", "a real guest", lab::door::check),
 ];
 
 /// Runs the steps. Errors when an option is unknown or a step failed.
@@ -73,7 +74,7 @@ fn choose(arguments: &[String]) -> Result<Vec<(&'static str, &'static str, Work)
                         "xtask.test.step",
                         format!("there is no step \u{201c}{wanted}\u{201d}"),
                     )
-                    .hint("steps: install, fmt, clippy, tidy, tests, static"));
+                    .hint("steps: install, fmt, clippy, tidy, tests, static, lab"));
                 }
             }
             other => {
