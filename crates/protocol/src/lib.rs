@@ -9,7 +9,7 @@
 //! - [`authority`], [`identity`], [`peer`], [`revocations`], [`verify`]: certificates and what is checked in the handshake.
 //! - [`link`]: a connection whose two ends know each other: dial, listen, keepalive. Async.
 //! - [`call`] and [`serve`]: typed requests and answers over a link, many at a time.
-//! - `stream`: bulk data between threads of two agents over a link.
+//! - [`stream`]: bulk data between threads of two agents over a link.
 //! - [`words`]: the messages themselves.
 //!
 //! The wire is written down for other implementations in `docs/protocols/`.
@@ -19,6 +19,8 @@ mod blocking;
 pub mod call;
 pub mod error_word;
 pub mod frame;
+#[cfg(test)]
+mod golden;
 pub mod identity;
 mod keyfile;
 pub mod link;
@@ -26,6 +28,7 @@ mod message;
 pub mod peer;
 pub mod revocations;
 pub mod serve;
+pub mod stream;
 pub mod token;
 pub mod verify;
 pub mod version;
@@ -38,5 +41,6 @@ pub use identity::Identity;
 pub use link::{Dialer, Link, LinkOptions, Listener, Purpose};
 pub use peer::{Peer, PeerIdentity, Role};
 pub use serve::{Call, Service, serve};
+pub use stream::{BulkOptions, BulkReceiver, BulkSender, StreamRegister, dial_stream};
 pub use token::StreamToken;
 pub use verify::Expect;

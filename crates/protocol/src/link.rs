@@ -8,7 +8,7 @@
 //! else for a while, and takes the other for dead when nothing has come for three times as long.
 
 mod dial;
-mod hello;
+pub(crate) mod hello;
 mod listen;
 mod local;
 mod read;
@@ -28,6 +28,7 @@ use base::{Error, Kind, Result, limit};
 use hello::Hello;
 use read::FrameReader;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tally::Slot;
@@ -211,8 +212,10 @@ impl Link {
         let end = LinkEnd::default();
         let room = Arc::new(Semaphore::new(OUTBOX_SIZE));
         let facts = Arc::new(self.facts);
+        let writing = self.writer.writing();
         tokio::spawn(self.writer.run(queued, end.clone(), self.timing, self.slots));
-        let sender = LinkSender { queue, room, end: end.clone(), facts: Arc::clone(&facts) };
+        let sender =
+            LinkSender { queue, room, end: end.clone(), facts: Arc::clone(&facts), writing };
         let reader = self.reader;
         (sender, LinkReceiver { reader, end, facts, finished: false })
     }
@@ -255,6 +258,10 @@ impl LinkEnd {
         self.ended.send_replace(true);
     }
 
+    fn has_come(&self) -> bool {
+        *self.ended.borrow()
+    }
+
     fn error(&self) -> Error {
         match self.reason.get() {
             Some(word) => Error::from(word.clone()),
@@ -276,6 +283,8 @@ pub struct LinkSender {
     room: Arc<Semaphore>,
     end: LinkEnd,
     facts: Arc<LinkFacts>,
+    /// Nanoseconds spent in writing.
+    writing: Arc<AtomicU64>,
 }
 
 impl LinkSender {
@@ -293,14 +302,44 @@ impl LinkSender {
             // Says it as the writer would, without ending the link.
             frame.header()?;
         }
-        // A frame larger than the whole outbox waits until that is empty.
-        let size = frame.payload.len().clamp(1, OUTBOX_SIZE) as u32;
-        let room = Arc::clone(&self.room);
+        let room = Arc::clone(&self.room).acquire_many_owned(room_for(&frame));
         let permit = tokio::select! {
-            permit = room.acquire_many_owned(size) => permit.map_err(|_| self.end.error())?,
+            permit = room => permit.map_err(|_| self.end.error())?,
             () = self.end.wait() => return Err(self.end.error()),
         };
         self.queue.send(Queued::Frame(frame, Some(permit))).map_err(|_| self.end.error())
+    }
+
+    /// Queues a frame if there is room for it now; gives it back if not.
+    ///
+    /// # Errors
+    /// As [`LinkSender::send`].
+    pub(crate) fn try_send(&self, frame: Frame) -> Result<Option<Frame>> {
+        if self.end.has_come() {
+            return Err(self.end.error());
+        }
+        match Arc::clone(&self.room).try_acquire_many_owned(room_for(&frame)) {
+            Ok(permit) => self
+                .queue
+                .send(Queued::Frame(frame, Some(permit)))
+                .map(|()| None)
+                .map_err(|_| self.end.error()),
+            Err(_) => Ok(Some(frame)),
+        }
+    }
+
+    /// Waits, on a plain thread, until all that is queued now was handed to the network, or until
+    /// the link has ended or `patience` is over.
+    pub(crate) fn wait_written(&self, patience: Duration) {
+        let (done, written) = std::sync::mpsc::sync_channel(1);
+        if self.queue.send(Queued::Mark(done)).is_ok() {
+            let _ = written.recv_timeout(patience);
+        }
+    }
+
+    /// How long the link was busy with writing.
+    pub(crate) fn writing_time(&self) -> Duration {
+        Duration::from_nanos(self.writing.load(Ordering::Relaxed))
     }
 
     /// Queues a frame at once, for frames whose number and size are bounded by other means.
@@ -391,6 +430,12 @@ impl LinkReceiver {
         })
         .await;
     }
+}
+
+/// What a frame takes of the outbox. One larger than all of it waits until that is empty.
+fn room_for(frame: &Frame) -> u32 {
+    // The outbox is far below 4 GiB.
+    frame.payload.len().clamp(1, OUTBOX_SIZE) as u32
 }
 
 /// The error that a goodbye carries, if any.

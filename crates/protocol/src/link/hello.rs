@@ -34,19 +34,19 @@ pub enum Purpose {
 
 /// The hello.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Hello {
-    pub(super) oldest: u16,
-    pub(super) newest: u16,
-    pub(super) purpose: Purpose,
-    pub(super) program: String,
+pub(crate) struct Hello {
+    pub(crate) oldest: u16,
+    pub(crate) newest: u16,
+    pub(crate) purpose: Purpose,
+    pub(crate) program: String,
 }
 
 impl Hello {
-    pub(super) fn ours(purpose: Purpose) -> Self {
+    pub(crate) fn ours(purpose: Purpose) -> Self {
         Self { oldest: OLDEST, newest: NEWEST, purpose, program: PROGRAM.to_owned() }
     }
 
-    pub(super) fn frame(&self) -> Frame {
+    pub(crate) fn frame(&self) -> Frame {
         let mut payload = Vec::new();
         payload.extend_from_slice(&self.oldest.to_le_bytes());
         payload.extend_from_slice(&self.newest.to_le_bytes());

@@ -10,6 +10,9 @@ use crate::error_word::ErrorWord;
 use crate::frame::{Frame, FrameKind};
 use base::{Error, Result};
 use std::io::IoSlice;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 use tokio::io::{AsyncWriteExt, WriteHalf};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::timeout;
@@ -18,6 +21,8 @@ use tokio::time::timeout;
 pub(super) enum Queued {
     /// A frame, and the room it takes.
     Frame(Frame, Option<OwnedSemaphorePermit>),
+    /// Somebody waits until all before it is written.
+    Mark(std::sync::mpsc::SyncSender<()>),
     /// The end, with a reason where there is one.
     Goodbye(Option<ErrorWord>),
 }
@@ -26,11 +31,17 @@ pub(super) enum Queued {
 pub(super) struct FrameWriter {
     socket: WriteHalf<Box<dyn Socket>>,
     timing: Timing,
+    writing: Arc<AtomicU64>,
 }
 
 impl FrameWriter {
-    pub(super) const fn new(socket: WriteHalf<Box<dyn Socket>>, timing: Timing) -> Self {
-        Self { socket, timing }
+    pub(super) fn new(socket: WriteHalf<Box<dyn Socket>>, timing: Timing) -> Self {
+        Self { socket, timing, writing: Arc::default() }
+    }
+
+    /// Nanoseconds spent in writing, for whoever wants to know.
+    pub(super) fn writing(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.writing)
     }
 
     /// Writes what is queued until the link ends.
@@ -70,11 +81,18 @@ impl FrameWriter {
             match next {
                 Err(_) => self.write_now(&Frame::new(FrameKind::Ping, 0, Vec::new())).await?,
                 Ok(Some(Queued::Frame(frame, permit))) => {
+                    let begun = Instant::now();
                     self.write(&frame).await?;
                     drop(permit);
                     if queued.is_empty() {
                         self.flush().await?;
                     }
+                    let nanos = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+                    self.writing.fetch_add(nanos, Ordering::Relaxed);
+                }
+                Ok(Some(Queued::Mark(done))) => {
+                    self.flush().await?;
+                    let _ = done.try_send(());
                 }
                 Ok(Some(Queued::Goodbye(why))) => return self.write_goodbye(why).await,
                 Ok(None) => return self.write_goodbye(None).await,
