@@ -5,7 +5,7 @@
 
 use crate::image::{Format, Image, ImageInfo};
 use crate::opener::{FileHandle, Opener};
-use crate::{probe, qcow2, vmdk};
+use crate::{probe, qcow2, vhd, vhdx, vmdk};
 use base::{Error, Kind, Result};
 use std::path::{Path, PathBuf};
 
@@ -64,14 +64,8 @@ impl<'a> Chain<'a> {
             Format::Raw => Ok(open_raw(file)),
             Format::Qcow2 => qcow2::open(file, &below),
             Format::Vmdk => vmdk::open(file, &below),
-            _ => {
-                let _ = &below;
-                Err(Error::new(
-                    Kind::Unsupported,
-                    "disk.chain.unsupported",
-                    "not read yet",
-                ))
-            }
+            Format::Vhdx => vhdx::open(file, &below),
+            Format::Vhd => vhd::open(file, &below),
         };
         image.map_err(|error| error.context(format!("{shown} could not be opened as {format}")))
     }
@@ -95,8 +89,5 @@ impl<'a> Chain<'a> {
 fn open_raw(file: FileHandle) -> Image {
     let mut info = ImageInfo::new(&file, Format::Raw, "raw", file.bytes.size());
     info.sector_size = file.sector_size;
-    Image {
-        disk: file.bytes,
-        info,
-    }
+    Image::new(file.bytes, info)
 }

@@ -151,9 +151,20 @@ impl ImageInfo {
 pub struct Image {
     pub(crate) disk: Arc<dyn BlockRead>,
     pub(crate) info: ImageInfo,
+    /// What children remember of it to notice that it was changed, in formats that have that.
+    pub(crate) identity: Option<[u8; 16]>,
 }
 
 impl Image {
+    /// An image of a format that gives it no identity.
+    pub(crate) fn new(disk: Arc<dyn BlockRead>, info: ImageInfo) -> Self {
+        Self {
+            disk,
+            info,
+            identity: None,
+        }
+    }
+
     /// What there is to say about it.
     pub fn info(&self) -> &ImageInfo {
         &self.info

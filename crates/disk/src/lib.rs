@@ -20,6 +20,9 @@ mod opener;
 mod probe;
 pub mod qcow2;
 pub mod raw;
+mod reference;
+pub mod vhd;
+pub mod vhdx;
 pub mod vmdk;
 
 pub use file::Access;

@@ -66,10 +66,7 @@ pub(crate) fn open(file: FileHandle, chain: &Chain) -> Result<Image> {
         data,
         backing,
     };
-    Ok(Image {
-        disk: Arc::new(reader),
-        info,
-    })
+    Ok(Image::new(Arc::new(reader), info))
 }
 
 fn warn(header: &Header, info: &mut ImageInfo) {

@@ -207,7 +207,7 @@ fn finish(
         && let Some(name) = &descriptor.parent_name
     {
         let image = chain.parent(&file.path, name, Some(Format::Vmdk))?;
-        check_parent(descriptor, &image, chain)?;
+        check_parent(descriptor, &image)?;
         info.add_parent(&image.info);
         parent = Some(image.disk);
     }
@@ -216,52 +216,33 @@ fn finish(
         pieces,
         parent,
     };
+    let identity = descriptor.map(|descriptor| identity(descriptor.content_id));
     Ok(Image {
         disk: Arc::new(reader),
         info,
+        identity,
     })
 }
 
 /// A parent that was written after this disk was made on it would give mixed-up data.
-fn check_parent(descriptor: &Descriptor, parent: &Image, chain: &Chain) -> Result<()> {
-    let name = descriptor.parent_name.as_deref().unwrap_or_default();
-    let found = content_id(&parent.info, chain)?;
-    if found == Some(descriptor.parent_content_id) {
+fn check_parent(descriptor: &Descriptor, parent: &Image) -> Result<()> {
+    if parent.identity == Some(identity(descriptor.parent_content_id)) {
         return Ok(());
     }
     Err(Error::new(
         Kind::Corrupt,
         "disk.vmdk.parent-changed",
         format!(
-            "the parent \u{201c}{name:.200}\u{201d} was changed after this disk was made on it"
+            "{} was changed after this disk was made on it",
+            parent.info.path.display()
         ),
     )
     .hint("the snapshot chain is broken; restore the disk from a backup"))
 }
 
-fn content_id(parent: &ImageInfo, chain: &Chain) -> Result<Option<u32>> {
-    let name = parent
-        .path
-        .file_name()
-        .and_then(|name| name.to_str())
-        .unwrap_or_default();
-    let file = chain.file(&parent.path, name)?;
-    let mut magic = [0; 4];
-    file.bytes.read_at(ByteOffset::ZERO, &mut magic)?;
-    let descriptor = if &magic == b"KDMV" {
-        let header = SparseHeader::read(&*file.bytes)?;
-        if header.descriptor_offset == 0 {
-            return Ok(None);
-        }
-        embedded_descriptor(&header, &*file.bytes)?
-    } else if &magic == b"COWD" {
-        return Ok(None);
-    } else {
-        let mut bytes = vec![0; file.bytes.size().0.min(LENGTH_MAX) as usize];
-        file.bytes.read_at(ByteOffset::ZERO, &mut bytes)?;
-        Descriptor::parse(&bytes)?
-    };
-    Ok(Some(descriptor.content_id))
+/// The content id as an image's identity.
+fn identity(content_id: u32) -> [u8; 16] {
+    u128::from(content_id).to_le_bytes()
 }
 
 /// What a stretch of the disk turned out to be.

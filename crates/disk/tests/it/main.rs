@@ -3,4 +3,5 @@
 mod content;
 mod qcow2;
 mod qemu;
+mod vhd;
 mod vmdk;
