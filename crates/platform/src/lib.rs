@@ -8,5 +8,8 @@
 //! Start with [`contract`]; then see `libvirt` for KVM, `image` for plain disk images and `simulated`
 //! for the world that tests live in. `conformance` is the suite that each of them passes.
 
+pub mod conformance;
 pub mod contract;
+pub mod image;
 pub mod libvirt;
+pub mod simulated;

@@ -1,4 +1,5 @@
 //! The contract on real and simulated platforms, and hostile peers.
 
+mod conformance;
 mod lab;
 mod libvirt_backup;
