@@ -24,7 +24,7 @@ use super::wire::{
 };
 use super::{ChangedExtents, NbdAddress, NbdSocket};
 use base::block::{BlockRead, check_range};
-use base::size::{ByteCount, ByteOffset, ByteRange};
+use base::size::{ByteOffset, ByteRange};
 use base::{Error, Kind, Result};
 use flight::{Outcome, Pieces, Purpose};
 use handshake::{ExportFacts, Handshake};

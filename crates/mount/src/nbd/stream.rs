@@ -12,7 +12,7 @@ pub use inbox::Inbox;
 pub(super) use socket::connect;
 pub use tls::{accept_tls, start_tls};
 
-use std::io::{Read, Write};
+use std::io::{IoSlice, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -29,6 +29,31 @@ pub trait HangUp: Send + Sync {
     /// From now on reads fail with `TimedOut` once this moment has passed; `None` lifts it.
     /// A read that is already waiting is not disturbed.
     fn read_until(&self, deadline: Option<Instant>);
+
+    /// The same for writes, so that a peer that takes a byte now and then cannot hold one up.
+    fn write_until(&self, deadline: Option<Instant>);
+}
+
+/// Writes a header and its payload, in one system call where the stream can.
+pub fn write_both(
+    writer: &mut (dyn Write + Send),
+    header: &[u8],
+    payload: &[u8],
+) -> std::io::Result<()> {
+    if payload.is_empty() {
+        return writer.write_all(header);
+    }
+    let mut done = 0;
+    while done < header.len() {
+        let parts = [IoSlice::new(&header[done..]), IoSlice::new(payload)];
+        match writer.write_vectored(&parts) {
+            Ok(0) => return Err(std::io::ErrorKind::WriteZero.into()),
+            Ok(count) => done += count,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    writer.write_all(&payload[done - header.len()..])
 }
 
 /// Two halves of one connection and the handle that ends it.

@@ -3,4 +3,9 @@
 
 mod client_nbdkit;
 mod client_qemu;
+mod hostile_clients;
+mod hostile_servers;
+mod pair;
 mod peers;
+mod server_peers;
+mod tls;

@@ -4,7 +4,7 @@
 //! replies, and how a dead or stalled connection fails all of them at once.
 //! Refuses to know: what the requests are for.
 
-use super::super::stream::{ByteStream, HangUp, Inbox};
+use super::super::stream::{ByteStream, HangUp, Inbox, write_both};
 use super::super::wire::reply::{Reply, SIMPLE_SIZE, header_size};
 use super::super::wire::request::Request;
 use super::super::wire::{reply, violation};
@@ -12,7 +12,7 @@ use super::fault::{Fault, broken_stream, closed};
 use super::flight::{Flight, Outcome, Slot};
 use base::{Error, Kind, Result};
 use std::collections::HashMap;
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -318,24 +318,6 @@ impl Pipeline {
             None => Ok(()),
         }
     }
-}
-
-/// Writes a header and its payload, in one system call where the stream can.
-fn write_both(writer: &mut (dyn Write + Send), header: &[u8], payload: &[u8]) -> io::Result<()> {
-    if payload.is_empty() {
-        return writer.write_all(header);
-    }
-    let mut done = 0;
-    while done < header.len() {
-        let parts = [IoSlice::new(&header[done..]), IoSlice::new(payload)];
-        match writer.write_vectored(&parts) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(count) => done += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    writer.write_all(&payload[done - header.len()..])
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -91,6 +91,15 @@ impl Inbox {
     pub fn into_reader(self) -> io::Result<Box<dyn Read + Send>> {
         if self.ahead() == 0 { Ok(self.reader) } else { Err(io::ErrorKind::InvalidData.into()) }
     }
+
+    /// A reader of what was read ahead and of all that follows.
+    pub fn into_rest(self) -> Box<dyn Read + Send> {
+        if self.ahead() == 0 {
+            return self.reader;
+        }
+        let ahead = self.buffer[self.start..self.end].to_vec();
+        Box::new(io::Cursor::new(ahead).chain(self.reader))
+    }
 }
 
 fn read_some(reader: &mut (dyn Read + Send), target: &mut [u8]) -> io::Result<usize> {

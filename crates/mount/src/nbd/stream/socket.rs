@@ -41,7 +41,8 @@ impl Socket for TcpStream {
 /// A socket, shared by its two halves and its control.
 struct Shared<S> {
     socket: S,
-    deadline: Mutex<Option<Instant>>,
+    read_deadline: Mutex<Option<Instant>>,
+    write_deadline: Mutex<Option<Instant>>,
 }
 
 struct ReadHalf<S> {
@@ -62,7 +63,11 @@ impl<S: Socket> HangUp for Shared<S> {
     }
 
     fn read_until(&self, deadline: Option<Instant>) {
-        *self.deadline.lock().unwrap_or_else(PoisonError::into_inner) = deadline;
+        *self.read_deadline.lock().unwrap_or_else(PoisonError::into_inner) = deadline;
+    }
+
+    fn write_until(&self, deadline: Option<Instant>) {
+        *self.write_deadline.lock().unwrap_or_else(PoisonError::into_inner) = deadline;
     }
 }
 
@@ -71,7 +76,7 @@ where
     for<'a> &'a S: Read,
 {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let deadline = *self.shared.deadline.lock().unwrap_or_else(PoisonError::into_inner);
+        let deadline = *self.shared.read_deadline.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(deadline) = deadline {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -95,15 +100,27 @@ where
     }
 }
 
+impl<S> WriteHalf<S> {
+    fn check_deadline(&self) -> io::Result<()> {
+        let deadline = *self.0.write_deadline.lock().unwrap_or_else(PoisonError::into_inner);
+        match deadline {
+            Some(deadline) if Instant::now() >= deadline => Err(io::ErrorKind::TimedOut.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
 impl<S: Socket> Write for WriteHalf<S>
 where
     for<'a> &'a S: Write,
 {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.check_deadline()?;
         timed((&self.0.socket).write(bytes))
     }
 
     fn write_vectored(&mut self, parts: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        self.check_deadline()?;
         timed((&self.0.socket).write_vectored(parts))
     }
 
@@ -124,7 +141,11 @@ fn split<S: Socket + 'static>(socket: S) -> ByteStream
 where
     for<'a> &'a S: Read + Write,
 {
-    let shared = Arc::new(Shared { socket, deadline: Mutex::new(None) });
+    let shared = Arc::new(Shared {
+        socket,
+        read_deadline: Mutex::default(),
+        write_deadline: Mutex::default(),
+    });
     ByteStream {
         reader: Box::new(ReadHalf { shared: Arc::clone(&shared), limited: false }),
         writer: Box::new(WriteHalf(Arc::clone(&shared))),

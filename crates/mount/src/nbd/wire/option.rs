@@ -68,6 +68,8 @@ impl ReplyCode {
     pub const ERR_SHUTDOWN: Self = Self(0x8000_0007);
     /// Too large to process.
     pub const ERR_TOO_BIG: Self = Self(0x8000_0009);
+    /// Extended headers were agreed on and take precedence.
+    pub const ERR_EXT_HEADER_REQD: Self = Self(0x8000_000a);
 
     /// Whether it says no.
     pub const fn is_error(self) -> bool {
