@@ -1,0 +1,230 @@
+//! A whole site on one machine: the embedded default.
+//!
+//! Knows: how a site is founded (authority, identities), and that a server and a mover service must
+//! run. Refuses to know: what they do.
+//!
+//! Each role is a process of its own. One that ends is started again, after a moment that grows.
+
+use crate::state::{self, State};
+use crate::{api, end_requested};
+use base::os::{OsClock, OsRandom};
+use base::{Error, Kind, Result};
+use protocol::authority::{Authority, IDENTITY_VALIDITY};
+use protocol::words::console::{ConsoleRequest, ConsoleResponse};
+use protocol::{Client, Dialer, Expect, Identity, LinkOptions, Purpose, Role};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::process::{Child, Command};
+
+/// A role that ran this long before it ended is started again at once.
+const STEADY: Duration = Duration::from_secs(10);
+/// The longest moment before a role is started again.
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// How long the roles may take to be ready.
+const READY_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a role may take to end when asked.
+const END_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How a site is run.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Folder of the site's state
+    #[arg(long, default_value = state::DEFAULT, env = "BACKSTAY_STATE")]
+    pub state: PathBuf,
+    /// Address the server listens on
+    #[arg(long, default_value = "127.0.0.1:9419")]
+    pub listen: SocketAddr,
+    /// Address the mover service listens on
+    #[arg(long, default_value = "127.0.0.1:6162")]
+    pub mover_listen: SocketAddr,
+    /// Ports for agents: first and last
+    #[arg(long, default_value = "2500-3300")]
+    pub agent_ports: String,
+}
+
+/// Runs the site until asked to end.
+pub fn run(args: &Args) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Error::io("starting the runtime", error))?;
+    runtime.block_on(supervise(args))
+}
+
+async fn supervise(args: &Args) -> Result<()> {
+    let state = State::open(&args.state)?;
+    let _only_one = state.lock("up")?;
+    found(&state)?;
+    let server = vec![
+        "server".to_owned(),
+        "--state".to_owned(),
+        path(&state.folder().to_owned())?,
+        "--listen".to_owned(),
+        args.listen.to_string(),
+        "--local-mover".to_owned(),
+        args.mover_listen.to_string(),
+    ];
+    let mover = vec![
+        "mover".to_owned(),
+        "--state".to_owned(),
+        path(&state.folder().to_owned())?,
+        "--listen".to_owned(),
+        args.mover_listen.to_string(),
+        "--agent-ports".to_owned(),
+        args.agent_ports.clone(),
+    ];
+    let (ending, ended) = tokio::sync::watch::channel(false);
+    let roles = [
+        tokio::spawn(keep_running("server", server, ended.clone())),
+        tokio::spawn(keep_running("mover", mover, ended)),
+    ];
+    tokio::select! {
+        ready = wait_until_ready(&state, args) => match ready {
+            Ok(()) => {
+                println!("ready: server on {}, mover on {}, state in {}",
+                    args.listen, args.mover_listen, state.folder().display());
+                end_requested().await;
+            }
+            Err(error) => {
+                let _ = ending.send(true);
+                for role in roles { let _ = role.await; }
+                return Err(error);
+            }
+        },
+        () = end_requested() => {}
+    }
+    let _ = ending.send(true);
+    for role in roles {
+        let _ = role.await;
+    }
+    Ok(())
+}
+
+fn path(path: &PathBuf) -> Result<String> {
+    path.to_str().map(str::to_owned).ok_or_else(|| {
+        Error::invalid(
+            "state.path",
+            format!("{} is not valid UTF-8", path.display()),
+        )
+    })
+}
+
+/// Makes the authority and the identities of this host's roles, where missing.
+pub fn found(state: &State) -> Result<()> {
+    let host = state.host()?;
+    let authority = match Authority::load(&state.authority()) {
+        Ok(authority) => authority,
+        Err(error) if error.kind() == Kind::NotFound => {
+            let site = base::id::SiteId::generate(&OsClock, &OsRandom);
+            let authority = Authority::create(site, &OsClock, &OsRandom)?;
+            authority.save(&state.authority())?;
+            authority
+        }
+        Err(error) => return Err(error),
+    };
+    for role in Role::ALL {
+        let folder = state.identity(role);
+        let fit = match Identity::load(&folder) {
+            Ok(identity) => !identity.renewal_due(base::clock::Clock::now(&OsClock)),
+            Err(error) if error.kind() == Kind::NotFound => false,
+            Err(error) => return Err(error),
+        };
+        if !fit {
+            authority
+                .issue(role, host, IDENTITY_VALIDITY, &OsClock, &OsRandom)?
+                .save(&folder)?;
+        }
+    }
+    Ok(())
+}
+
+async fn keep_running(
+    role: &'static str,
+    arguments: Vec<String>,
+    mut ending: tokio::sync::watch::Receiver<bool>,
+) {
+    let mut pause = Duration::from_millis(200);
+    while !*ending.borrow() {
+        let started = tokio::time::Instant::now();
+        match spawn(&arguments) {
+            Ok(mut child) => {
+                tokio::select! {
+                    status = child.wait() => {
+                        let status = status.map_or_else(|error| error.to_string(), |s| s.to_string());
+                        tracing::error!(role, status, "ended; it is started again");
+                    }
+                    _ = ending.changed() => {
+                        end(role, &mut child).await;
+                        return;
+                    }
+                }
+            }
+            Err(error) => tracing::error!(role, %error, "could not be started"),
+        }
+        if started.elapsed() > STEADY {
+            pause = Duration::from_millis(200);
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            _ = ending.changed() => return,
+        }
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+fn spawn(arguments: &[String]) -> Result<Child> {
+    let program =
+        std::env::current_exe().map_err(|error| Error::io("finding this program", error))?;
+    // A process group of its own: Ctrl-C at the terminal ends the supervisor, and the supervisor
+    // ends the roles in order.
+    Command::new(program)
+        .args(arguments)
+        .stdin(std::process::Stdio::null())
+        .process_group(0)
+        .spawn()
+        .map_err(|error| Error::io("starting a role", error))
+}
+
+async fn end(role: &str, child: &mut Child) {
+    let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
+    if let Some(pid) = pid.and_then(rustix::process::Pid::from_raw) {
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+    }
+    if tokio::time::timeout(END_PATIENCE, child.wait())
+        .await
+        .is_err()
+    {
+        tracing::error!(role, "did not end in time; killed");
+        let _ = child.kill().await;
+    }
+}
+
+/// Waits until both roles answer.
+async fn wait_until_ready(state: &State, args: &Args) -> Result<()> {
+    let begun = tokio::time::Instant::now();
+    loop {
+        let error = match answers(state, args).await {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        if begun.elapsed() > READY_PATIENCE {
+            return Err(error.context("the server and the mover service did not become ready"));
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+async fn answers(state: &State, args: &Args) -> Result<()> {
+    let options = LinkOptions::default();
+    let console = Identity::load(&state.identity(Role::Console))?;
+    let expect = Expect::role(Role::Server).on(state.host()?);
+    let link = Dialer::new(console, options.clone())
+        .dial(&args.listen.to_string(), expect, Purpose::Calls)
+        .await?;
+    let client: Client<ConsoleRequest, ConsoleResponse> = Client::new(link);
+    client.call(&ConsoleRequest::Status).await?;
+    let server = Dialer::new(Identity::load(&state.identity(Role::Server))?, options);
+    api::host::health_of(&server, &args.mover_listen.to_string(), Some(state.host()?)).await?;
+    Ok(())
+}
