@@ -91,11 +91,7 @@ impl Run {
                 .hint("engines are: store, store-changed, toy")
         })?;
         let pages = 20 + usize::try_from(self.seed % 4).unwrap_or(0) * 8;
-        Ok(Ground {
-            engine,
-            seed: self.seed,
-            pages,
-        })
+        Ok(Ground::new(engine, self.seed, pages))
     }
 
     /// Runs the world of this seed.

@@ -10,7 +10,7 @@ use crate::workload;
 use base::{Error, Kind, Result};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// What a person or a schedule asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -50,12 +50,26 @@ pub struct Ground {
     pub seed: u64,
     /// Pages of the disk that is backed up.
     pub pages: usize,
+    /// Disks made already: each oracle asks for the same few again and again.
+    disks: Arc<Mutex<BTreeMap<u64, Arc<Vec<u8>>>>>,
 }
 
 impl Ground {
+    /// A ground for `engine`, where everything follows from `seed`.
+    pub fn new(engine: Arc<dyn Engine>, seed: u64, pages: usize) -> Self {
+        Self {
+            engine,
+            seed,
+            pages,
+            disks: Arc::default(),
+        }
+    }
+
     /// The bytes of a generation.
-    pub fn disk(&self, generation: u64) -> Vec<u8> {
-        workload::disk(self.seed, self.pages, generation)
+    pub fn disk(&self, generation: u64) -> Arc<Vec<u8>> {
+        let mut disks = self.disks.lock().unwrap_or_else(PoisonError::into_inner);
+        let make = || Arc::new(workload::disk(self.seed, self.pages, generation));
+        Arc::clone(disks.entry(generation).or_insert_with(make))
     }
 
     /// A new process on `disk`.

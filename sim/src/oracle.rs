@@ -256,7 +256,7 @@ pub fn judge_damaged(
         };
         match ground.engine.restore(&process, id) {
             Err(_) => loss.unreadable += 1,
-            Ok(found) if found == ground.disk(*generation) => {}
+            Ok(found) if found == *ground.disk(*generation) => {}
             Ok(_) => {
                 return Err(Complaint::new(
                     Oracle::Listed,

@@ -1,5 +1,6 @@
 //! The simulator finds the mistakes that a toy store makes on purpose, and no others.
 
+use super::right;
 use sim::disk::{Broken, Call};
 use sim::engine::{Toy, ToyCollect, ToySync};
 use sim::history::{Command, Ground};
@@ -22,21 +23,6 @@ const HISTORY: [Command; 4] = [
     Command::Collect,
 ];
 
-fn right(name: &str, tally: &Tally, least: u64) {
-    if let Some(failure) = &tally.failure {
-        let log: Vec<String> = failure.events.iter().map(ToString::to_string).collect();
-        panic!(
-            "{name}: {failure}\n{}",
-            log[log.len().saturating_sub(40)..].join("\n")
-        );
-    }
-    assert!(
-        tally.states >= least,
-        "{name} judged {} states only",
-        tally.states
-    );
-}
-
 fn crash(toy: Toy, seed: u64, broken: Vec<Broken>, questions: Questions) -> Tally {
     let plan = Crashes {
         broken,
@@ -45,13 +31,7 @@ fn crash(toy: Toy, seed: u64, broken: Vec<Broken>, questions: Questions) -> Tall
         again: 20,
         ..Crashes::of(&[Command::Backup(0)], &HISTORY)
     };
-    worlds::crashes(
-        &Ground {
-            seed,
-            ..ground(toy)
-        },
-        &plan,
-    )
+    worlds::crashes(&Ground::new(Arc::new(toy), seed, 12), &plan)
 }
 
 #[test]
@@ -170,10 +150,7 @@ fn the_naive_collect_is_found_and_the_locked_one_is_not() {
 #[test]
 fn one_seed_gives_one_log() {
     let run = |seed| {
-        let ground = Ground {
-            seed,
-            ..ground(Toy::right())
-        };
+        let ground = Ground::new(Arc::new(Toy::right()), seed, 12);
         let plan = Crashes {
             most: 200,
             ..Crashes::of(&[], &HISTORY)

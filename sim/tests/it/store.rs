@@ -1,0 +1,161 @@
+//! The real store: nothing that was acknowledged is lost, whatever happens; and when a promise that
+//! it relies on is broken on purpose, the oracles cry.
+
+use super::right;
+use sim::catalogue::Run;
+use sim::disk::{Broken, Call};
+use sim::engine::{Engine, Store};
+use sim::history::{Command, Ground};
+use sim::worlds::{self, Crashes, Tally};
+use std::sync::Arc;
+
+fn run(world: &str, engine: &str, seed: u64) -> Tally {
+    Run {
+        world: world.to_owned(),
+        engine: engine.to_owned(),
+        seed,
+    }
+    .run()
+    .unwrap()
+}
+
+#[test]
+fn survives_a_crash_at_every_call() {
+    let mut states = 0;
+    for seed in 0..6 {
+        for engine in ["store", "store-changed"] {
+            let tally = run("crash", engine, seed);
+            right(&format!("crash {engine} {seed}"), &tally, 50);
+            states += tally.states;
+        }
+    }
+    println!("crash: {states} states");
+}
+
+#[test]
+fn survives_a_crash_of_its_recovery() {
+    let tally = run("crash-again", "store-changed", 1);
+    right("crash-again", &tally, 300);
+}
+
+#[test]
+fn survives_crashes_in_all_short_sequences_of_commands() {
+    let tally = run("sequences", "store-changed", 0);
+    right("sequences", &tally, 1000);
+}
+
+#[test]
+fn an_error_at_any_call_makes_no_false_green() {
+    for engine in ["store", "store-changed"] {
+        right(engine, &run("errors", engine, 0), 500);
+    }
+}
+
+#[test]
+fn a_full_disk_makes_no_false_green_and_deleting_works_on_it() {
+    for engine in ["store", "store-changed"] {
+        right(engine, &run("full", engine, 0), 10);
+    }
+}
+
+#[test]
+fn damage_is_never_restored_as_if_it_were_right() {
+    right("damage", &run("damage", "store", 0), 300);
+    right("phantoms", &run("phantoms", "store-changed", 0), 30);
+}
+
+#[test]
+fn processes_at_once_lose_nothing_in_any_order() {
+    for seed in 0..5 {
+        right(
+            &format!("interleave {seed}"),
+            &run("interleave", "store-changed", seed),
+            100,
+        );
+        right(
+            &format!("random {seed}"),
+            &run("random-interleave", "store", seed),
+            100,
+        );
+    }
+}
+
+#[test]
+fn an_encrypted_repository_survives_crashes_too() {
+    let engine = Store {
+        encrypted: true,
+        ..Store::open(true)
+    };
+    let ground = Ground::new(Arc::new(engine), 3, 20);
+    let plan = Crashes {
+        random: 1,
+        most: 60,
+        ..Crashes::of(&[Command::Backup(0)], &[Command::Backup(1)])
+    };
+    right("encrypted", &worlds::crashes(&ground, &plan), 40);
+}
+
+/// Promises that the store relies on. Breaking any one of them must be noticed, within this many
+/// states: about twice what was measured.
+fn bugs() -> Vec<(&'static str, Broken, u64)> {
+    vec![
+        (
+            "files of writers are not synced",
+            Broken::below(Call::Sync, "writers/"),
+            1000,
+        ),
+        (
+            "folders of packs are not synced",
+            Broken::below(Call::SyncFolder, "packs/"),
+            1000,
+        ),
+        (
+            "folder of the index is not synced",
+            Broken::below(Call::SyncFolder, "index"),
+            1000,
+        ),
+        (
+            "folder of points is not synced",
+            Broken::below(Call::SyncFolder, "points"),
+            1000,
+        ),
+    ]
+}
+
+#[test]
+fn each_broken_promise_is_noticed() {
+    for (name, broken, within) in bugs() {
+        let ground = Ground::new(Arc::new(Store::open(true)), 0, 24);
+        let plan = Crashes {
+            broken: vec![broken],
+            random: 8,
+            ..Crashes::of(&[Command::Backup(0)], &sim::catalogue::commands(0))
+        };
+        let tally = worlds::crashes(&ground, &plan);
+        let failure = tally.failure.expect(name);
+        println!("{name}: {} states, {failure}", tally.states);
+        assert!(
+            tally.states <= within,
+            "{name}: found after {} states",
+            tally.states
+        );
+    }
+}
+
+#[test]
+fn one_seed_gives_one_log() {
+    let digest = |seed| {
+        let mut tally = Tally::default();
+        for world in ["crash", "random-interleave", "phantoms"] {
+            tally.add(run(world, "store-changed", seed));
+        }
+        tally.digest()
+    };
+    assert_eq!(digest(1), digest(1));
+    assert_ne!(digest(1), digest(2));
+}
+
+#[test]
+fn the_store_never_refuses_because_others_are_at_work() {
+    assert!(!Store::open(true).refuses_when_busy());
+}
