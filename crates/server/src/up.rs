@@ -13,7 +13,7 @@ use protocol::authority::{Authority, IDENTITY_VALIDITY};
 use protocol::words::console::{ConsoleRequest, ConsoleResponse};
 use protocol::{Client, Dialer, Expect, Identity, LinkOptions, Purpose, Role};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::process::{Child, Command};
 
@@ -59,7 +59,7 @@ async fn supervise(args: &Args) -> Result<()> {
     let server = vec![
         "server".to_owned(),
         "--state".to_owned(),
-        path(&state.folder().to_owned())?,
+        path(state.folder())?,
         "--listen".to_owned(),
         args.listen.to_string(),
         "--local-mover".to_owned(),
@@ -68,11 +68,15 @@ async fn supervise(args: &Args) -> Result<()> {
     let mover = vec![
         "mover".to_owned(),
         "--state".to_owned(),
-        path(&state.folder().to_owned())?,
+        path(&state.folder().join("mover"))?,
         "--listen".to_owned(),
         args.mover_listen.to_string(),
-        "--agent-ports".to_owned(),
+        "--ports".to_owned(),
         args.agent_ports.clone(),
+        "--identity".to_owned(),
+        path(&state.identity(Role::Mover))?,
+        "--agent-identity".to_owned(),
+        path(&state.identity(Role::Agent))?,
     ];
     let (ending, ended) = tokio::sync::watch::channel(false);
     let roles = [
@@ -101,7 +105,7 @@ async fn supervise(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn path(path: &PathBuf) -> Result<String> {
+fn path(path: &Path) -> Result<String> {
     path.to_str().map(str::to_owned).ok_or_else(|| {
         Error::invalid(
             "state.path",
