@@ -193,6 +193,16 @@ impl Run {
         self.wait(&mut child, cancel)
     }
 
+    /// Starts it and leaves it running; whoever asked must wait for it.
+    pub fn start(mut self) -> Result<Child> {
+        self.spawn()
+    }
+
+    /// The command itself, for redirecting its streams.
+    pub fn command(&mut self) -> &mut Command {
+        &mut self.command
+    }
+
     fn spawn(&mut self) -> Result<Child> {
         if self.own_group {
             self.command.process_group(0);

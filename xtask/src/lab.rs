@@ -11,7 +11,9 @@ pub mod agent;
 mod daemons;
 mod domain;
 pub mod door;
+pub mod export;
 pub mod guest;
+mod hold;
 mod parts;
 mod virsh;
 
@@ -88,6 +90,15 @@ impl Lab {
     pub fn scratch(&self, name: &str) -> Result<PathBuf> {
         let folder = self.folder.join("run").join(name);
         make_folder(&folder)?;
+        Ok(folder)
+    }
+
+    /// The same, and the hypervisor's own user may write into it (sockets, scratch files).
+    pub fn open_scratch(&self, name: &str) -> Result<PathBuf> {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = self.scratch(name)?;
+        std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o777))
+            .map_err(|error| Error::io(format!("opening {}", folder.display()), error))?;
         Ok(folder)
     }
 

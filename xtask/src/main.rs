@@ -4,6 +4,8 @@
 //! Refuses to know: how any of them is done.
 
 mod command;
+mod demo;
+mod digest;
 mod elf;
 mod lab;
 mod need;
@@ -19,6 +21,10 @@ use std::process::ExitCode;
 const HELP: &str = "\
 cargo xtask COMMAND
 
+  demo     a real virtual machine backed up, changed, backed up again, restored, compared
+             --image FILE     the same with a disk image of yours; needs no hypervisor
+             --keep           leave everything up at the end
+             --program FILE   a built `backstay` instead of building it
   test     install what the tests need, then formatting, lints, house rules and every test
              --no-install     use what is there
              --only STEP      one step: install, fmt, clippy, tidy, tests, static, lab
@@ -43,6 +49,7 @@ fn main() -> ExitCode {
     let name = arguments.next().unwrap_or_else(|| "help".to_owned());
     let rest: Vec<String> = arguments.collect();
     let outcome = match name.as_str() {
+        "demo" => demo::run(&rest, &cancel),
         "test" => test::run(&rest, &cancel),
         "tidy" => tidy::run(&rest, &cancel),
         "lab" => lab::door::run(&rest, &cancel),

@@ -4,9 +4,11 @@
 //! Refuses to know: how the lab does them.
 
 use super::Lab;
+use super::export::Watch;
 use super::guest::Guest;
-use crate::need;
-use crate::step::{Steps, detail};
+use crate::command::Run;
+use crate::step::{Steps, detail, said};
+use crate::{digest, need};
 use base::cancel::Cancel;
 use base::{Error, Kind, Result};
 
@@ -48,7 +50,7 @@ fn up(cancel: &Cancel) -> Result<()> {
 
 /// Proves that the lab can do what demonstrations and tests need of it.
 pub fn check(cancel: &Cancel) -> Result<()> {
-    let mut steps = Steps::new(6);
+    let mut steps = Steps::new(7);
     steps.run("what the lab needs", || {
         need::install(&[need::IMAGES, need::HYPERVISOR], cancel)
     })?;
@@ -77,6 +79,9 @@ pub fn check(cancel: &Cancel) -> Result<()> {
             "the file systems did not freeze and thaw",
         )
     })?;
+    steps.run("a backup's export, copied from outside", || {
+        export(&lab, &guest, cancel)
+    })?;
     steps.run("restart; the file is still there", || {
         guest.restart(cancel)?;
         let again = agent.run("sha256sum /demo/new", cancel)?;
@@ -85,6 +90,53 @@ pub fn check(cancel: &Cancel) -> Result<()> {
     lab.down()?;
     println!("\nthe lab works, and is taken down again");
     Ok(())
+}
+
+/// A backup is noticed as it begins, and its export reads the same twice while the guest writes.
+fn export(lab: &Lab, guest: &Guest<'_>, cancel: &Cancel) -> Result<()> {
+    let folder = lab.open_scratch("export")?;
+    let nobody = folder.join("no-such-program");
+    let watch = Watch::begin(
+        lab.virsh(),
+        guest.name(),
+        &nobody,
+        &folder.join("taken.raw"),
+        cancel,
+    )?;
+    let socket = folder.join("backup.sock");
+    let description = folder.join("backup.xml");
+    let xml = format!(
+        "<domainbackup mode='pull'>\n<server transport='unix' socket='{}'/>\n<disks>\n\
+         <disk name='vda' backup='yes' type='file' exportname='vda'><scratch file='{}'/></disk>\n\
+         </disks>\n</domainbackup>\n",
+        socket.display(),
+        folder.join("vda.scratch").display()
+    );
+    std::fs::write(&description, xml).map_err(|error| Error::io("describing a backup", error))?;
+    lab.virsh().call(
+        &["backup-begin", guest.name(), &description.to_string_lossy()],
+        cancel,
+    )?;
+    let taken = watch.end()?;
+    guest
+        .agent()
+        .run("echo later > /demo/later && sync", cancel)?;
+    let again = folder.join("again.raw");
+    Run::new("nbdcopy")
+        .arg(format!("nbd+unix:///vda?socket={}", socket.display()))
+        .arg(&again)
+        .capture(cancel)?;
+    lab.virsh().call(&["domjobabort", guest.name()], cancel)?;
+    let [one, two] = [
+        digest::of_raw(&taken.file, cancel)?,
+        digest::of_raw(&again, cancel)?,
+    ];
+    detail(format!(
+        "BLAKE3 {} twice, the first in {}",
+        one.short(),
+        said(taken.held)
+    ));
+    expect(one == two, "the export changed while it was open")
 }
 
 fn expect(so: bool, otherwise: &str) -> Result<()> {

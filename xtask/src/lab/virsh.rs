@@ -26,11 +26,14 @@ impl Virsh {
 
     /// A call that has not been made yet.
     pub fn run(&self, arguments: &[&str]) -> Run {
-        Run::new("virsh")
-            .args(["-q", "-c", &self.address])
+        self.to(Run::new("virsh"))
             .args(arguments)
-            .env("LC_ALL", "C")
             .deadline(DEADLINE)
+    }
+
+    /// Directs a call of `virsh` to this hypervisor, with words that do not depend on the language.
+    pub fn to(&self, run: Run) -> Run {
+        run.args(["-q", "-c", &self.address]).env("LC_ALL", "C")
     }
 
     /// Calls it and hands back what it printed.
