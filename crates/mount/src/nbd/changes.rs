@@ -26,7 +26,13 @@ pub struct ChangedExtents<'a> {
 
 impl<'a> ChangedExtents<'a> {
     pub(super) fn new(client: &'a NbdClient, context: String, range: ByteRange) -> Self {
-        Self { client, context, range, at: range.offset, ready: VecDeque::new() }
+        Self {
+            client,
+            context,
+            range,
+            at: range.offset,
+            ready: VecDeque::new(),
+        }
     }
 
     /// Asks for the next part of the range.
@@ -35,16 +41,24 @@ impl<'a> ChangedExtents<'a> {
             Error::new(
                 Kind::NotFound,
                 "mount.nbd.context-missing",
-                format!("this connection did not ask for \u{201c}{}\u{201d}", self.context),
+                format!(
+                    "this connection did not ask for \u{201c}{}\u{201d}",
+                    self.context
+                ),
             )
             .hint("name the bitmap when connecting")
         })?;
         let zeros = self.client.context_index(BASE_ALLOCATION);
-        let rest = ByteRange { offset: self.at, length: self.range.end() - self.at };
+        let rest = ByteRange {
+            offset: self.at,
+            length: self.range.end() - self.at,
+        };
         let lists = self.client.status_of_all(rest)?;
         let zeros = zeros.map(|index| lists[index].as_slice());
         let before = self.at;
-        self.at = overlay(&lists[dirty], zeros, before, |extent| push(&mut self.ready, extent));
+        self.at = overlay(&lists[dirty], zeros, before, |extent| {
+            push(&mut self.ready, extent)
+        });
         if self.at == before {
             return Err(wire::violation("the server's map does not go on"));
         }
@@ -100,8 +114,15 @@ fn overlay(
                 }
             };
             if run.flags & STATE_DIRTY != 0 {
-                let kind = if zero { ExtentKind::Zero } else { ExtentKind::Data };
-                found(Extent { range: ByteRange::new(at.0, (end - at).0), kind });
+                let kind = if zero {
+                    ExtentKind::Zero
+                } else {
+                    ExtentKind::Data
+                };
+                found(Extent {
+                    range: ByteRange::new(at.0, (end - at).0),
+                    kind,
+                });
             }
             at = end;
         }

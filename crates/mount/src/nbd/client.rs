@@ -47,7 +47,11 @@ pub struct BlockSizes {
 impl Default for BlockSizes {
     /// What the protocol lets one assume.
     fn default() -> Self {
-        Self { minimum: 1, preferred: 4096, maximum: PAYLOAD_MAX }
+        Self {
+            minimum: 1,
+            preferred: 4096,
+            maximum: PAYLOAD_MAX,
+        }
     }
 }
 
@@ -98,8 +102,11 @@ fn greet(address: &NbdAddress, options: &ConnectOptions) -> Result<Handshake> {
         return Ok(handshake);
     }
     let config = options.tls.clone().ok_or_else(|| {
-        Error::invalid("mount.nbd.tls-unconfigured", "the address demands TLS; no certificates")
-            .hint("give the certificate authority, and a client certificate where needed")
+        Error::invalid(
+            "mount.nbd.tls-unconfigured",
+            "the address demands TLS; no certificates",
+        )
+        .hint("give the certificate authority, and a client certificate where needed")
     })?;
     let host = match &address.socket {
         NbdSocket::Tcp(host, _) => Some(host.as_str()),
@@ -127,7 +134,9 @@ impl NbdClient {
     /// # Errors
     /// As `connect`.
     pub fn over(stream: ByteStream, export: &str, options: &ConnectOptions) -> Result<Self> {
-        stream.control.read_until(Some(Instant::now() + options.connect_timeout));
+        stream
+            .control
+            .read_until(Some(Instant::now() + options.connect_timeout));
         Self::open(Handshake::greet(stream)?, export, options)
     }
 
@@ -150,8 +159,15 @@ impl NbdClient {
         }
         stream.control.read_until(None);
         let ids = contexts.iter().map(|(id, _)| *id).collect();
-        let terms = Terms { structured, extended, contexts: ids };
-        let patience = Patience { stall: options.stall_timeout, request: options.request_timeout };
+        let terms = Terms {
+            structured,
+            extended,
+            contexts: ids,
+        };
+        let patience = Patience {
+            stall: options.stall_timeout,
+            request: options.request_timeout,
+        };
         let (pipeline, receiver) = Pipeline::start(stream, terms, patience)?;
         Ok(Self {
             pipeline,
@@ -203,7 +219,9 @@ impl NbdClient {
     pub fn start_read(&self, offset: ByteOffset, buffer: Vec<u8>) -> Result<PendingRead> {
         let length = buffer.len() as u64;
         check_range(ByteRange::new(offset.0, length), self.size())?;
-        let BlockSizes { minimum, maximum, .. } = self.facts.sizes;
+        let BlockSizes {
+            minimum, maximum, ..
+        } = self.facts.sizes;
         let aligned = (offset.0 | length).is_multiple_of(u64::from(minimum));
         if !aligned || length == 0 || length > u64::from(maximum) {
             return Err(pipeline::unfit(
@@ -214,7 +232,10 @@ impl NbdClient {
         let request = self.request(Command::READ, offset.0, length);
         let purpose = Purpose::Read(buffer, Pieces::default());
         let ticket = self.pipeline.submit(request, &[], purpose, length)?;
-        Ok(PendingRead { pipeline: Arc::clone(&self.pipeline), ticket })
+        Ok(PendingRead {
+            pipeline: Arc::clone(&self.pipeline),
+            ticket,
+        })
     }
 
     /// The dirty parts of `range` in order, those known to be zeros marked so; the rest is clean.
@@ -252,12 +273,22 @@ impl NbdClient {
     }
 
     fn request(&self, command: Command, offset: u64, length: u64) -> Request {
-        Request { flags: 0, command, cookie: 0, offset, length }
+        Request {
+            flags: 0,
+            command,
+            cookie: 0,
+            offset,
+            length,
+        }
     }
 
     fn check_writable(&self) -> Result<()> {
         if self.is_read_only() {
-            Err(Error::new(Kind::Denied, "mount.nbd.read-only", "the NBD export is read-only"))
+            Err(Error::new(
+                Kind::Denied,
+                "mount.nbd.read-only",
+                "the NBD export is read-only",
+            ))
         } else {
             Ok(())
         }
@@ -273,7 +304,11 @@ impl NbdClient {
 
     /// A buffer of `length` bytes with anything in it.
     fn buffer(&self, length: usize) -> Vec<u8> {
-        let spare = self.buffers.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let spare = self
+            .buffers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop();
         let mut buffer = spare.unwrap_or_default();
         buffer.resize(length, 0);
         buffer

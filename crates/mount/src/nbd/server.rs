@@ -63,7 +63,12 @@ pub struct NbdServer {
 impl NbdServer {
     /// A server of these exports, which may change while it runs.
     pub fn new(exports: ExportTable) -> Self {
-        Self { exports, limits: ServerLimits::default(), tls: None, socket_mode: 0o600 }
+        Self {
+            exports,
+            limits: ServerLimits::default(),
+            tls: None,
+            socket_mode: 0o600,
+        }
     }
 
     /// Other bounds.
@@ -103,7 +108,12 @@ impl NbdServer {
             .name("nbd-accept".to_owned())
             .spawn(move || accept_all(&accepting, &listener, &waking))
             .map_err(|error| Error::io("cannot start the thread of an NBD server", error))?;
-        Ok(RunningServer { shared, wake, accepting: Some(thread), tcp_address })
+        Ok(RunningServer {
+            shared,
+            wake,
+            accepting: Some(thread),
+            tcp_address,
+        })
     }
 
     /// Serves one client over a given stream, in this thread and those of its requests, until the
@@ -148,7 +158,9 @@ struct Place {
 
 impl Shared {
     fn connections(&self) -> MutexGuard<'_, HashMap<u64, Arc<dyn HangUp>>> {
-        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+        self.connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A place for one more connection, if there is one.
@@ -159,7 +171,10 @@ impl Shared {
         }
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         connections.insert(id, Arc::clone(control));
-        Some(Place { shared: Arc::clone(self), id })
+        Some(Place {
+            shared: Arc::clone(self),
+            id,
+        })
     }
 
     /// Waits until all connections have ended, at most until `deadline`.
@@ -202,11 +217,13 @@ fn accept_all(shared: &Arc<Shared>, listener: &Listener, wake: &Wake) {
         };
         let serving = Arc::clone(shared);
         // Without a thread the closure is dropped, and with it the connection and its place.
-        let _ = std::thread::Builder::new().name("nbd-serve".to_owned()).spawn(move || {
-            let _place = place;
-            // A client that misbehaves or vanishes is its own affair.
-            let _ = serve(&serving, stream);
-        });
+        let _ = std::thread::Builder::new()
+            .name("nbd-serve".to_owned())
+            .spawn(move || {
+                let _place = place;
+                // A client that misbehaves or vanishes is its own affair.
+                let _ = serve(&serving, stream);
+            });
     }
 }
 
@@ -251,15 +268,24 @@ impl RunningServer {
     }
 
     fn end(&mut self, grace: Duration) {
-        let Some(accepting) = self.accepting.take() else { return };
+        let Some(accepting) = self.accepting.take() else {
+            return;
+        };
         self.wake.wake();
         // The thread does not panic; if it did, it takes no more connections either.
         let _ = accepting.join();
-        self.shared.connections().values().for_each(|control| control.stop_reading());
+        self.shared
+            .connections()
+            .values()
+            .for_each(|control| control.stop_reading());
         self.shared.wait_for_all(Instant::now() + grace);
-        self.shared.connections().values().for_each(|control| control.hang_up());
+        self.shared
+            .connections()
+            .values()
+            .for_each(|control| control.hang_up());
         // What is left are threads inside a disk that does not answer; they end when it does.
-        self.shared.wait_for_all(Instant::now() + grace.min(Duration::from_secs(1)));
+        self.shared
+            .wait_for_all(Instant::now() + grace.min(Duration::from_secs(1)));
     }
 }
 

@@ -20,7 +20,10 @@ fn writes_and_reads_a_disk_in_memory() {
     let folder = folder();
     let server = Server::nbdkit(folder.path(), &["memory", "3G"]);
     let disk = open(&server);
-    assert!(!disk.has_extended_headers(), "nbdkit 1.32 has none: the fall-back is tried");
+    assert!(
+        !disk.has_extended_headers(),
+        "nbdkit 1.32 has none: the fall-back is tried"
+    );
     disk.write_at(ByteOffset(2 * GIB + 5), b"backstay").unwrap();
     let mut back = [0; 10];
     disk.read_at(ByteOffset(2 * GIB + 4), &mut back).unwrap();
@@ -34,7 +37,16 @@ fn writes_and_reads_a_disk_in_memory() {
 #[test]
 fn sparse_random_disks_agree_with_their_map() {
     let folder = folder();
-    let server = Server::nbdkit(folder.path(), &["sparse-random", "64M", "seed=5", "percent=40", "runlength=128K"]);
+    let server = Server::nbdkit(
+        folder.path(),
+        &[
+            "sparse-random",
+            "64M",
+            "seed=5",
+            "percent=40",
+            "runlength=131072",
+        ],
+    );
     let disk = open(&server);
     let extents = all_extents(&disk, ByteRange::new(0, 64 * MIB)).unwrap();
     assert!(extents.len() > 2);
@@ -57,14 +69,24 @@ fn errors_of_the_storage_reach_the_caller_and_the_connection_lives() {
     let file = format!("error-pread-file={}", flag.display());
     let server = Server::nbdkit(
         folder.path(),
-        &["--filter=error", "memory", "1M", "error-pread=ENOSPC", "error-pread-rate=1", &file],
+        &[
+            "--filter=error",
+            "memory",
+            "1M",
+            "error-pread=ENOSPC",
+            "error-pread-rate=1",
+            &file,
+        ],
     );
     let disk = open(&server);
     let mut buffer = [0; 512];
     disk.read_at(ByteOffset(0), &mut buffer).unwrap();
     std::fs::write(&flag, "").unwrap();
     let error = disk.read_at(ByteOffset(0), &mut buffer).unwrap_err();
-    assert_eq!((error.kind(), error.code()), (Kind::Full, "mount.nbd.refused-enospc"));
+    assert_eq!(
+        (error.kind(), error.code()),
+        (Kind::Full, "mount.nbd.refused-enospc")
+    );
     std::fs::remove_file(&flag).unwrap();
     disk.read_at(ByteOffset(0), &mut buffer).unwrap();
 }
@@ -99,7 +121,10 @@ fn large_blocks_are_kept() {
     );
     let disk = open(&server);
     let sizes = disk.block_sizes();
-    assert_eq!((sizes.minimum, sizes.preferred, sizes.maximum), (4096, 65536, 131_072));
+    assert_eq!(
+        (sizes.minimum, sizes.preferred, sizes.maximum),
+        (4096, 65536, 131_072)
+    );
     let mut expected = vec![0; MIB as usize];
     for (offset, length) in [(0, 1), (4095, 2), (5000, 100), (8192, 4096), (1, 700_000)] {
         let bytes: Vec<u8> = (0..length).map(|i| (i % 251) as u8 + 1).collect();
@@ -125,8 +150,10 @@ fn a_server_that_stalls_runs_into_the_timeout() {
         folder.path(),
         &["--filter=delay", "memory", "1M", "delay-read=60"],
     );
-    let options =
-        ConnectOptions { stall_timeout: Duration::from_millis(300), ..ConnectOptions::default() };
+    let options = ConnectOptions {
+        stall_timeout: Duration::from_millis(300),
+        ..ConnectOptions::default()
+    };
     let disk = connect(&server, options).unwrap();
     let start = Instant::now();
     let error = disk.read_at(ByteOffset(0), &mut [0; 512]).unwrap_err();

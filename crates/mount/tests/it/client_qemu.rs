@@ -13,7 +13,10 @@ fn open(server: &Server, options: ConnectOptions) -> NbdClient {
 }
 
 fn both_headers() -> [ConnectOptions; 2] {
-    let narrow = ConnectOptions { extended_headers: false, ..ConnectOptions::default() };
+    let narrow = ConnectOptions {
+        extended_headers: false,
+        ..ConnectOptions::default()
+    };
     [ConnectOptions::default(), narrow]
 }
 
@@ -27,7 +30,11 @@ fn reads_every_byte_of_a_raw_image() {
     for options in both_headers() {
         let wide = options.extended_headers;
         let disk = open(&server, options);
-        assert_eq!(disk.has_extended_headers(), wide, "QEMU 8.2 and later offer 64-bit headers");
+        assert_eq!(
+            disk.has_extended_headers(),
+            wide,
+            "QEMU 8.2 and later offer 64-bit headers"
+        );
         assert!(disk.is_read_only());
         assert!(disk.can_multi_conn());
         assert_eq!(disk.size().0, bytes.len() as u64);
@@ -43,7 +50,9 @@ fn reads_every_byte_of_a_raw_image() {
             disk.read_at(ByteOffset(offset), &mut part).unwrap();
             assert!(part == bytes[offset as usize..offset as usize + length]);
         }
-        let past = disk.read_at(ByteOffset(bytes.len() as u64 - 1), &mut [0; 2]).unwrap_err();
+        let past = disk
+            .read_at(ByteOffset(bytes.len() as u64 - 1), &mut [0; 2])
+            .unwrap_err();
         assert_eq!(past.kind(), Kind::Invalid);
         let refused = disk.write_at(ByteOffset(0), &[1]).unwrap_err();
         assert_eq!(refused.kind(), Kind::Denied);
@@ -73,7 +82,9 @@ fn many_threads_share_one_connection() {
             })
         })
         .collect();
-    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    threads
+        .into_iter()
+        .for_each(|thread| thread.join().unwrap());
 }
 
 #[test]
@@ -87,7 +98,10 @@ fn reads_ahead_and_gives_the_buffers_back() {
     // Three times as many as may be on the wire: starting must not wait for waiting.
     let step = bytes.len() / 192;
     let reads: Vec<_> = (0..192)
-        .map(|i| disk.start_read(ByteOffset((i * step) as u64), vec![0; step]).unwrap())
+        .map(|i| {
+            disk.start_read(ByteOffset((i * step) as u64), vec![0; step])
+                .unwrap()
+        })
         .collect();
     for (i, read) in reads.into_iter().enumerate().rev() {
         assert!(read.wait().unwrap() == bytes[i * step..(i + 1) * step]);
@@ -100,20 +114,47 @@ fn a_dirty_bitmap_tells_what_changed_and_what_of_it_is_zero() {
     let image = folder.path().join("disk.qcow2");
     let path = image.to_str().unwrap();
     run("qemu-img", &["create", "-q", "-f", "qcow2", path, "20G"]);
-    run("qemu-io", &["-f", "qcow2", "-c", "write -P 1 0 1M", "-c", "write -P 2 8G 1M", path]);
+    run(
+        "qemu-io",
+        &[
+            "-f",
+            "qcow2",
+            "-c",
+            "write -P 1 0 1M",
+            "-c",
+            "write -P 2 8G 1M",
+            path,
+        ],
+    );
     run("qemu-img", &["bitmap", "--add", path, "b0"]);
-    let script = ["write -P 3 64k 64k", "write -z 8G 128k", "write -P 4 19G 64k", "flush"];
+    let script = [
+        "write -P 3 64k 64k",
+        "write -z 8G 128k",
+        "write -P 4 19G 64k",
+        "flush",
+    ];
     let mut arguments = vec!["-f", "qcow2"];
-    script.iter().for_each(|line| arguments.extend(["-c", line]));
+    script
+        .iter()
+        .for_each(|line| arguments.extend(["-c", line]));
     arguments.push(path);
     run("qemu-io", &arguments);
-    let server = Server::qemu_nbd(folder.path(), &image, &["-f", "qcow2", "-r", "-A", "-B", "b0"]);
+    let server = Server::qemu_nbd(
+        folder.path(),
+        &image,
+        &["-f", "qcow2", "-r", "-A", "-B", "b0"],
+    );
     for options in both_headers() {
         let wide = options.extended_headers;
-        let disk = open(&server, options.bitmap("b0").context("qemu:allocation-depth"));
+        let disk = open(
+            &server,
+            options.bitmap("b0").context("qemu:allocation-depth"),
+        );
         let all = ByteRange::new(0, disk.size().0);
-        let changed: Vec<Extent> =
-            disk.changed_extents("b0", all).map(Result::unwrap).collect();
+        let changed: Vec<Extent> = disk
+            .changed_extents("b0", all)
+            .map(Result::unwrap)
+            .collect();
         let gib = 1 << 30;
         assert_eq!(
             changed,
@@ -141,7 +182,10 @@ fn a_dirty_bitmap_tells_what_changed_and_what_of_it_is_zero() {
             })
         );
         let depth = disk.block_status("qemu:allocation-depth", all).unwrap();
-        assert_eq!((depth[0].range, depth[0].flags), (ByteRange::new(0, MIB), 1));
+        assert_eq!(
+            (depth[0].range, depth[0].flags),
+            (ByteRange::new(0, MIB), 1)
+        );
         assert_eq!(depth[1].flags, 0);
         let names: Vec<&str> = disk.contexts().collect();
         assert_eq!(names.len(), 3, "{names:?} {wide}");
@@ -157,7 +201,10 @@ fn a_bitmap_that_is_not_there_is_an_error_at_once() {
     let address = NbdAddress::unix(&server.socket, "vda");
     let error = NbdClient::connect(&address, ConnectOptions::default().bitmap("lost")).err();
     let error = error.unwrap();
-    assert_eq!((error.kind(), error.code()), (Kind::NotFound, "mount.nbd.context-missing"));
+    assert_eq!(
+        (error.kind(), error.code()),
+        (Kind::NotFound, "mount.nbd.context-missing")
+    );
     let disk = NbdClient::connect(&address, ConnectOptions::default()).unwrap();
     let mut changed = disk.changed_extents("lost", ByteRange::new(0, 4096));
     assert_eq!(changed.next().unwrap().unwrap_err().kind(), Kind::NotFound);
@@ -172,13 +219,22 @@ fn a_wrong_export_and_a_wrong_socket_are_told_apart() {
     let server = Server::qemu_nbd(folder.path(), &image, &["-f", "raw", "-D", "a disk"]);
     let options = ConnectOptions::default();
     let list = list_exports(&NbdAddress::unix(&server.socket, ""), &options).unwrap();
-    assert_eq!((list[0].name.as_str(), list[0].description.as_str()), ("vda", "a disk"));
+    assert_eq!(
+        (list[0].name.as_str(), list[0].description.as_str()),
+        ("vda", "a disk")
+    );
     let wrong = NbdAddress::unix(&server.socket, "vdz");
     let error = NbdClient::connect(&wrong, options.clone()).err().unwrap();
-    assert_eq!((error.kind(), error.code()), (Kind::NotFound, "mount.nbd.export-unknown"));
+    assert_eq!(
+        (error.kind(), error.code()),
+        (Kind::NotFound, "mount.nbd.export-unknown")
+    );
     let nobody = NbdAddress::unix(folder.path().join("nobody"), "vda");
     let error = NbdClient::connect(&nobody, options.clone()).err().unwrap();
-    assert_eq!((error.kind(), error.code()), (Kind::Unreachable, "mount.nbd.unreachable"));
+    assert_eq!(
+        (error.kind(), error.code()),
+        (Kind::Unreachable, "mount.nbd.unreachable")
+    );
     let secure = NbdAddress::unix(&server.socket, "vda").with_tls();
     let error = NbdClient::connect(&secure, options).err().unwrap();
     assert_eq!(error.code(), "mount.nbd.tls-unconfigured");
@@ -210,7 +266,10 @@ fn what_we_write_is_in_the_image() {
     }
     drop(server);
     let raw = folder.path().join("disk.raw");
-    run("qemu-img", &["convert", "-O", "raw", path, raw.to_str().unwrap()]);
+    run(
+        "qemu-img",
+        &["convert", "-O", "raw", path, raw.to_str().unwrap()],
+    );
     assert!(std::fs::read(&raw).unwrap() == bytes);
 }
 
@@ -241,7 +300,10 @@ fn a_server_that_dies_gives_an_error_to_all_who_wait() {
         assert_eq!(error.kind(), Kind::Unreachable, "{error:?}");
     }
     assert_eq!(disk.check().unwrap_err().kind(), Kind::Unreachable);
-    assert_eq!(disk.extents(ByteRange::new(0, 1)).unwrap_err().kind(), Kind::Unreachable);
+    assert_eq!(
+        disk.extents(ByteRange::new(0, 1)).unwrap_err().kind(),
+        Kind::Unreachable
+    );
 }
 
 #[test]
@@ -250,7 +312,10 @@ fn without_contexts_everything_is_data() {
     let image = folder.path().join("disk.raw");
     std::fs::write(&image, vec![0; MIB as usize]).unwrap();
     let server = Server::qemu_nbd(folder.path(), &image, &["-f", "raw"]);
-    let options = ConnectOptions { wanted_contexts: Vec::new(), ..ConnectOptions::default() };
+    let options = ConnectOptions {
+        wanted_contexts: Vec::new(),
+        ..ConnectOptions::default()
+    };
     let disk = open(&server, options);
     let extents = disk.extents(ByteRange::new(0, MIB)).unwrap();
     assert_eq!(extents.len(), 1);

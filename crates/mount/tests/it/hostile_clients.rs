@@ -32,20 +32,31 @@ fn stage(limits: ServerLimits, writable: bool) -> Stage {
     let folder = folder();
     let socket = folder.path().join("ours.sock");
     let disk = Arc::new(MemoryDisk::from(vec![7; SIZE as usize]));
-    let export = if writable { Export::writable(disk) } else { Export::read_only(disk) };
+    let export = if writable {
+        Export::writable(disk)
+    } else {
+        Export::read_only(disk)
+    };
     let table = ExportTable::new();
     table.add("vda", export).unwrap();
     let server = NbdServer::new(table).limits(limits);
     let server = server.start(&Listen::Unix(socket.clone())).unwrap();
     let address = NbdAddress::unix(&socket, "vda");
-    Stage { _folder: folder, server, address, socket }
+    Stage {
+        _folder: folder,
+        server,
+        address,
+        socket,
+    }
 }
 
 impl Stage {
     fn raw(&self) -> UnixStream {
         let peer = UnixStream::connect(&self.socket).unwrap();
-        peer.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        peer.set_write_timeout(Some(Duration::from_secs(20))).unwrap();
+        peer.set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        peer.set_write_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
         peer
     }
 
@@ -54,8 +65,12 @@ impl Stage {
         let mut peer = self.raw();
         peer.read_exact(&mut [0; 18]).unwrap();
         peer.write_all(&3u32.to_be_bytes()).unwrap();
-        let query = InfoQuery { export: "vda".to_owned(), wanted: vec![3] };
-        peer.write_all(&encode_option(OptionCode::GO, &query.encode())).unwrap();
+        let query = InfoQuery {
+            export: "vda".to_owned(),
+            wanted: vec![3],
+        };
+        peer.write_all(&encode_option(OptionCode::GO, &query.encode()))
+            .unwrap();
         while option_reply(&mut peer).code != ReplyCode::ACK {}
         peer
     }
@@ -81,13 +96,21 @@ fn option_reply(peer: &mut UnixStream) -> OptionReply {
     let mut header = [0; 20];
     peer.read_exact(&mut header).unwrap();
     let reply = OptionReply::decode(&header).unwrap();
-    peer.read_exact(&mut vec![0; reply.length as usize]).unwrap();
+    peer.read_exact(&mut vec![0; reply.length as usize])
+        .unwrap();
     reply
 }
 
 fn send(peer: &mut UnixStream, flags: u16, command: Command, offset: u64, length: u64) {
     let mut bytes = Vec::new();
-    Request { flags, command, cookie: 77, offset, length }.encode(false, &mut bytes);
+    Request {
+        flags,
+        command,
+        cookie: 77,
+        offset,
+        length,
+    }
+    .encode(false, &mut bytes);
     peer.write_all(&bytes).unwrap();
 }
 
@@ -134,9 +157,10 @@ fn senseless_requests_get_the_documented_errors() {
         assert_eq!(simple(read_only), Errno::PERM);
     }
     // The bytes of a write that is refused are passed over, not taken for requests.
-    for (peer, offset, expected) in
-        [(read_only, 0, Errno::PERM), (writable, beyond, Errno::NOSPC)]
-    {
+    for (peer, offset, expected) in [
+        (read_only, 0, Errno::PERM),
+        (writable, beyond, Errno::NOSPC),
+    ] {
         send(peer, 0, Command::WRITE, offset, 4096);
         peer.write_all(&[0x25; 4096]).unwrap();
         assert_eq!(simple(peer), expected);
@@ -146,7 +170,11 @@ fn senseless_requests_get_the_documented_errors() {
     }
     let peer = &mut stage_write.transmitting();
     send(peer, 0, Command::WRITE, 0, largest + 1);
-    assert_eq!(peer.read(&mut [0]).unwrap(), 0, "a payload beyond all bounds ends the connection");
+    assert_eq!(
+        peer.read(&mut [0]).unwrap(),
+        0,
+        "a payload beyond all bounds ends the connection"
+    );
     stage_write.check();
 }
 
@@ -156,7 +184,11 @@ fn options_that_make_no_sense_are_refused_and_the_handshake_goes_on() {
     let mut peer = stage.raw();
     peer.read_exact(&mut [0; 18]).unwrap();
     peer.write_all(&3u32.to_be_bytes()).unwrap();
-    let unknown = InfoQuery { export: "nobody".to_owned(), wanted: Vec::new() }.encode();
+    let unknown = InfoQuery {
+        export: "nobody".to_owned(),
+        wanted: Vec::new(),
+    }
+    .encode();
     for (code, data, expected) in [
         (OptionCode(4), vec![], ReplyCode::ERR_UNSUP),
         (OptionCode(4_000_000), vec![1; 100], ReplyCode::ERR_UNSUP),
@@ -165,13 +197,33 @@ fn options_that_make_no_sense_are_refused_and_the_handshake_goes_on() {
         (OptionCode::GO, vec![], ReplyCode::ERR_INVALID),
         (OptionCode::GO, vec![0xff; 20], ReplyCode::ERR_INVALID),
         (OptionCode::INFO, unknown, ReplyCode::ERR_UNKNOWN),
-        (OptionCode::SET_META_CONTEXT, vec![0; 8], ReplyCode::ERR_INVALID),
-        (OptionCode::STRUCTURED_REPLY, vec![1], ReplyCode::ERR_INVALID),
+        (
+            OptionCode::SET_META_CONTEXT,
+            vec![0; 8],
+            ReplyCode::ERR_INVALID,
+        ),
+        (
+            OptionCode::STRUCTURED_REPLY,
+            vec![1],
+            ReplyCode::ERR_INVALID,
+        ),
         (OptionCode::STRUCTURED_REPLY, vec![], ReplyCode::ACK),
-        (OptionCode::SET_META_CONTEXT, vec![0xff; 8], ReplyCode::ERR_INVALID),
-        (OptionCode::SET_META_CONTEXT, vec![0; 8], ReplyCode::ERR_UNKNOWN),
+        (
+            OptionCode::SET_META_CONTEXT,
+            vec![0xff; 8],
+            ReplyCode::ERR_INVALID,
+        ),
+        (
+            OptionCode::SET_META_CONTEXT,
+            vec![0; 8],
+            ReplyCode::ERR_UNKNOWN,
+        ),
         (OptionCode::EXTENDED_HEADERS, vec![], ReplyCode::ACK),
-        (OptionCode::STRUCTURED_REPLY, vec![], ReplyCode::ERR_EXT_HEADER_REQD),
+        (
+            OptionCode::STRUCTURED_REPLY,
+            vec![],
+            ReplyCode::ERR_EXT_HEADER_REQD,
+        ),
         (OptionCode::LIST, vec![0; 200_000], ReplyCode::ERR_TOO_BIG),
         (OptionCode::ABORT, vec![], ReplyCode::ACK),
     ] {
@@ -189,7 +241,11 @@ fn clients_that_break_off_or_talk_nonsense_are_let_go() {
     for round in 0..300 {
         let mut noise = vec![0; 1 + random.below(300) as usize];
         random.fill(&mut noise);
-        let mut peer = if round % 2 == 0 { stage.raw() } else { stage.transmitting() };
+        let mut peer = if round % 2 == 0 {
+            stage.raw()
+        } else {
+            stage.transmitting()
+        };
         let _ = peer.write_all(&noise);
         if round % 3 == 0 {
             let _ = peer.shutdown(std::net::Shutdown::Write);
@@ -209,10 +265,18 @@ fn a_client_that_floods_and_never_reads_is_let_go() {
     };
     let stage = stage(limits, false);
     let mut flood = stage.transmitting();
-    flood.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+    flood
+        .set_write_timeout(Some(Duration::from_millis(500)))
+        .unwrap();
     let mut bytes = Vec::new();
-    Request { flags: 0, command: Command::READ, cookie: 1, offset: 0, length: SIZE }
-        .encode(false, &mut bytes);
+    Request {
+        flags: 0,
+        command: Command::READ,
+        cookie: 1,
+        offset: 0,
+        length: SIZE,
+    }
+    .encode(false, &mut bytes);
     let requests = bytes.repeat(100_000);
     let _ = flood.write_all(&requests);
     stage.check();
@@ -252,21 +316,35 @@ fn stopping_does_not_wait_for_idle_or_hostile_clients() {
     let (_idle, _silent) = (stage.transmitting(), stage.raw());
     let begin = Instant::now();
     stage.server.stop(Duration::from_secs(15));
-    assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+    assert!(
+        begin.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        begin.elapsed()
+    );
 }
 
 #[test]
 fn an_export_that_is_taken_away_serves_on_but_takes_nobody_new() {
     let table = ExportTable::new();
     let disk = Arc::new(MemoryDisk::new(ByteCount(512)).unwrap());
-    table.add("vda", Export::read_only(Arc::clone(&disk) as Arc<dyn BlockRead>)).unwrap();
+    table
+        .add(
+            "vda",
+            Export::read_only(Arc::clone(&disk) as Arc<dyn BlockRead>),
+        )
+        .unwrap();
     assert_eq!(
-        table.add("vda", Export::read_only(disk)).unwrap_err().kind(),
+        table
+            .add("vda", Export::read_only(disk))
+            .unwrap_err()
+            .kind(),
         base::Kind::Exists
     );
     let folder = folder();
     let socket = folder.path().join("ours.sock");
-    let _server = NbdServer::new(table.clone()).start(&Listen::Unix(socket.clone())).unwrap();
+    let _server = NbdServer::new(table.clone())
+        .start(&Listen::Unix(socket.clone()))
+        .unwrap();
     let address = NbdAddress::unix(socket, "vda");
     let open = || NbdClient::connect(&address, ConnectOptions::default());
     let early = open().unwrap();

@@ -57,13 +57,18 @@ fn handshake(peer: &mut UnixStream) {
         let mut header = [0; OPTION_SIZE];
         peer.read_exact(&mut header).unwrap();
         let option = OptionHeader::decode(&header).unwrap();
-        peer.read_exact(&mut vec![0; option.length as usize]).unwrap();
+        peer.read_exact(&mut vec![0; option.length as usize])
+            .unwrap();
         let mut say = |code, data: &[u8]| {
-            peer.write_all(&encode_option_reply(option.code, code, data)).unwrap();
+            peer.write_all(&encode_option_reply(option.code, code, data))
+                .unwrap();
         };
         match option.code {
             OptionCode::SET_META_CONTEXT => {
-                say(ReplyCode::META_CONTEXT, &encode_context(7, "base:allocation"));
+                say(
+                    ReplyCode::META_CONTEXT,
+                    &encode_context(7, "base:allocation"),
+                );
             }
             OptionCode::GO => say(ReplyCode::INFO, &Info::Export(SIZE, 0x81).encode()),
             _ => {}
@@ -84,8 +89,14 @@ fn request(peer: &mut UnixStream) -> Option<Request> {
 fn chunk(cookie: u64, kind: ChunkKind, last: bool, payload: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     let length = payload.len() as u64;
-    Reply::Chunk(Chunk { flags: u16::from(last), kind, cookie, offset: 0, length })
-        .encode(false, &mut bytes);
+    Reply::Chunk(Chunk {
+        flags: u16::from(last),
+        kind,
+        cookie,
+        offset: 0,
+        length,
+    })
+    .encode(false, &mut bytes);
     bytes.extend_from_slice(payload);
     bytes
 }
@@ -109,7 +120,9 @@ fn answering(reply: impl Fn(&Request) -> Vec<u8> + Send + 'static) -> impl FnOnc
 fn read_of(client: Result<NbdClient>, length: usize) -> Result<Vec<u8>> {
     let client = client.unwrap();
     let mut buffer = vec![9; length];
-    let result = client.read_at(ByteOffset(4096), &mut buffer).map(|()| buffer);
+    let result = client
+        .read_at(ByteOffset(4096), &mut buffer)
+        .map(|()| buffer);
     if let Err(error) = &result
         && error.code() == "mount.nbd.protocol-violation"
     {
@@ -138,16 +151,33 @@ fn an_honest_server_of_this_kind_is_understood() {
 #[test]
 fn replies_that_cheat_are_refused() {
     type Cheat = Box<dyn Fn(&Request) -> Vec<u8> + Send>;
-    let hole = |offset: u64, length: u32| {
-        [&offset.to_be_bytes()[..], &length.to_be_bytes()].concat()
-    };
+    let hole =
+        |offset: u64, length: u32| [&offset.to_be_bytes()[..], &length.to_be_bytes()].concat();
     let cheats: Vec<(&str, Cheat)> = vec![
-        ("a wrong cookie", Box::new(|r| data(r.cookie + 1, true, r.offset, &[1; 16]))),
-        ("too few bytes", Box::new(|r| data(r.cookie, true, r.offset, &[1; 15]))),
-        ("no bytes", Box::new(|r| chunk(r.cookie, ChunkKind::NONE, true, &[]))),
-        ("before the range", Box::new(|r| data(r.cookie, true, r.offset - 1, &[1; 16]))),
-        ("past the range", Box::new(|r| data(r.cookie, true, r.offset, &[1; 17]))),
-        ("far away", Box::new(|r| data(r.cookie, true, u64::MAX - 3, &[1; 16]))),
+        (
+            "a wrong cookie",
+            Box::new(|r| data(r.cookie + 1, true, r.offset, &[1; 16])),
+        ),
+        (
+            "too few bytes",
+            Box::new(|r| data(r.cookie, true, r.offset, &[1; 15])),
+        ),
+        (
+            "no bytes",
+            Box::new(|r| chunk(r.cookie, ChunkKind::NONE, true, &[])),
+        ),
+        (
+            "before the range",
+            Box::new(|r| data(r.cookie, true, r.offset - 1, &[1; 16])),
+        ),
+        (
+            "past the range",
+            Box::new(|r| data(r.cookie, true, r.offset, &[1; 17])),
+        ),
+        (
+            "far away",
+            Box::new(|r| data(r.cookie, true, u64::MAX - 3, &[1; 16])),
+        ),
         (
             "the same bytes twice",
             Box::new(|r| {
@@ -167,7 +197,10 @@ fn replies_that_cheat_are_refused() {
             "an empty hole",
             Box::new(move |r| chunk(r.cookie, ChunkKind::OFFSET_HOLE, true, &hole(r.offset, 0))),
         ),
-        ("an unknown chunk", Box::new(|r| chunk(r.cookie, ChunkKind(3), true, &[1; 16]))),
+        (
+            "an unknown chunk",
+            Box::new(|r| chunk(r.cookie, ChunkKind(3), true, &[1; 16])),
+        ),
         (
             "a map instead of bytes",
             Box::new(|r| chunk(r.cookie, ChunkKind::BLOCK_STATUS, true, &[1; 12])),
@@ -176,7 +209,11 @@ fn replies_that_cheat_are_refused() {
             "a simple reply",
             Box::new(|r| {
                 let mut bytes = Vec::new();
-                Reply::Simple { error: Errno(0), cookie: r.cookie }.encode(false, &mut bytes);
+                Reply::Simple {
+                    error: Errno(0),
+                    cookie: r.cookie,
+                }
+                .encode(false, &mut bytes);
                 [bytes, vec![1; 16]].concat()
             }),
         ),
@@ -201,7 +238,13 @@ fn replies_that_cheat_are_refused() {
             Box::new(|r| {
                 let mut bytes = Vec::new();
                 let kind = ChunkKind::NONE;
-                let chunk = Chunk { flags: 1, kind, cookie: r.cookie, offset: 0, length: 0 };
+                let chunk = Chunk {
+                    flags: 1,
+                    kind,
+                    cookie: r.cookie,
+                    offset: 0,
+                    length: 0,
+                };
                 Reply::Chunk(chunk).encode(true, &mut bytes);
                 bytes
             }),
@@ -210,7 +253,11 @@ fn replies_that_cheat_are_refused() {
     ];
     for (name, cheat) in cheats {
         let error = against(answering(cheat), |client| read_of(client, 16)).unwrap_err();
-        assert_eq!(error.code(), "mount.nbd.protocol-violation", "{name}: {error:?}");
+        assert_eq!(
+            error.code(),
+            "mount.nbd.protocol-violation",
+            "{name}: {error:?}"
+        );
     }
 }
 
@@ -220,12 +267,19 @@ fn an_error_reply_fails_one_request_and_keeps_its_words() {
         let mut payload = Vec::new();
         encode_error(Errno::IO, "sector 7 is gone\n\u{1b}[31m", &mut payload);
         let first = data(request.cookie, false, request.offset, &[1; 8]);
-        [first, chunk(request.cookie, ChunkKind::ERROR, true, &payload)].concat()
+        [
+            first,
+            chunk(request.cookie, ChunkKind::ERROR, true, &payload),
+        ]
+        .concat()
     };
     let error = against(answering(refusing), |client| read_of(client, 16)).unwrap_err();
     assert_eq!(error.code(), "mount.nbd.refused-eio");
     assert!(error.to_string().contains("sector 7 is gone"));
-    assert!(!error.to_string().contains(['\n', '\u{1b}']), "no control characters reach a person");
+    assert!(
+        !error.to_string().contains(['\n', '\u{1b}']),
+        "no control characters reach a person"
+    );
 }
 
 #[test]
@@ -242,8 +296,14 @@ fn maps_that_cheat_are_refused() {
             "a foreign context",
             Box::new(move |r| chunk(r.cookie, status, true, &map(8, &[(SIZE, 0)]))),
         ),
-        ("an empty extent", Box::new(move |r| chunk(r.cookie, status, true, &map(7, &[(0, 0)])))),
-        ("no list", Box::new(|r| chunk(r.cookie, ChunkKind::NONE, true, &[]))),
+        (
+            "an empty extent",
+            Box::new(move |r| chunk(r.cookie, status, true, &map(7, &[(0, 0)]))),
+        ),
+        (
+            "no list",
+            Box::new(|r| chunk(r.cookie, ChunkKind::NONE, true, &[])),
+        ),
         (
             "two lists",
             Box::new(move |r| {
@@ -251,13 +311,23 @@ fn maps_that_cheat_are_refused() {
                 [one, chunk(r.cookie, status, true, &map(7, &[(SIZE, 0)]))].concat()
             }),
         ),
-        ("bytes instead of a map", Box::new(|r| data(r.cookie, true, 0, &[1; 16]))),
+        (
+            "bytes instead of a map",
+            Box::new(|r| data(r.cookie, true, 0, &[1; 16])),
+        ),
     ];
     for (name, cheat) in cheats {
         let error = against(answering(cheat), |client| {
-            client.unwrap().extents(ByteRange::new(0, SIZE)).unwrap_err()
+            client
+                .unwrap()
+                .extents(ByteRange::new(0, SIZE))
+                .unwrap_err()
         });
-        assert_eq!(error.code(), "mount.nbd.protocol-violation", "{name}: {error:?}");
+        assert_eq!(
+            error.code(),
+            "mount.nbd.protocol-violation",
+            "{name}: {error:?}"
+        );
     }
 }
 
@@ -265,14 +335,21 @@ fn maps_that_cheat_are_refused() {
 fn a_map_that_reaches_too_far_is_cut() {
     let too_far = |request: &Request| {
         let mut payload = Vec::new();
-        let list = [(4096, 0), (u64::from(u32::MAX), 3), (u64::from(u32::MAX), 0)];
+        let list = [
+            (4096, 0),
+            (u64::from(u32::MAX), 3),
+            (u64::from(u32::MAX), 0),
+        ];
         encode_status(7, &list, false, &mut payload);
         chunk(request.cookie, ChunkKind::BLOCK_STATUS, true, &payload)
     };
     let extents = against(answering(too_far), |client| {
         client.unwrap().extents(ByteRange::new(0, SIZE)).unwrap()
     });
-    let expected = [base::block::Extent::data(0, 4096), base::block::Extent::zero(4096, SIZE - 4096)];
+    let expected = [
+        base::block::Extent::data(0, 4096),
+        base::block::Extent::zero(4096, SIZE - 4096),
+    ];
     assert_eq!(extents, expected);
 }
 
@@ -298,7 +375,9 @@ fn a_server_that_stalls_runs_into_the_timeout() {
             let _ = peer.read_to_end(&mut Vec::new());
         };
         let error = against(stalling, |client| {
-            client.and_then(|client| client.read_at(ByteOffset(4096), &mut [0; 16])).unwrap_err()
+            client
+                .and_then(|client| client.read_at(ByteOffset(4096), &mut [0; 16]))
+                .unwrap_err()
         });
         assert_eq!(error.kind(), Kind::Timeout, "{error:?}");
     }
@@ -341,10 +420,21 @@ fn handshakes_cut_short_at_every_byte_are_errors() {
     let mut honest = SERVER_MAGIC.to_be_bytes().to_vec();
     honest.extend(OPTION_MAGIC.to_be_bytes());
     honest.extend(3u16.to_be_bytes());
-    honest.extend(encode_option_reply(OptionCode::STRUCTURED_REPLY, ReplyCode::ACK, &[]));
+    honest.extend(encode_option_reply(
+        OptionCode::STRUCTURED_REPLY,
+        ReplyCode::ACK,
+        &[],
+    ));
     let context = encode_context(7, "base:allocation");
-    for (code, data) in [(ReplyCode::META_CONTEXT, context), (ReplyCode::ACK, Vec::new())] {
-        honest.extend(encode_option_reply(OptionCode::SET_META_CONTEXT, code, &data));
+    for (code, data) in [
+        (ReplyCode::META_CONTEXT, context),
+        (ReplyCode::ACK, Vec::new()),
+    ] {
+        honest.extend(encode_option_reply(
+            OptionCode::SET_META_CONTEXT,
+            code,
+            &data,
+        ));
     }
     let facts = Info::Export(SIZE, 0x81).encode();
     for (code, data) in [(ReplyCode::INFO, facts), (ReplyCode::ACK, Vec::new())] {
@@ -360,7 +450,10 @@ fn handshakes_cut_short_at_every_byte_are_errors() {
     };
     for length in 0..honest.len() {
         let error = opens(honest[..length].to_vec()).unwrap_err();
-        assert!(matches!(error.kind(), Kind::Unreachable | Kind::Invalid), "{length}: {error:?}");
+        assert!(
+            matches!(error.kind(), Kind::Unreachable | Kind::Invalid),
+            "{length}: {error:?}"
+        );
     }
     // The whole is sent ahead of the questions: that too is a breach, but of a harmless kind up to
     // the last answer; nothing may be there before the first request.
@@ -412,7 +505,11 @@ fn mutated_answers_never_hang_panic_or_forge_success() {
             let _ = peer.read_to_end(&mut Vec::new());
         };
         let outcome = against(server, |client| read_of(client, 64));
-        assert_eq!(outcome.is_ok(), harmless, "byte {at} bit {bit}: {outcome:?}");
+        assert_eq!(
+            outcome.is_ok(),
+            harmless,
+            "byte {at} bit {bit}: {outcome:?}"
+        );
     }
 }
 
@@ -448,7 +545,8 @@ fn sizes_that_make_no_sense_are_refused() {
                     return;
                 }
                 let option = OptionHeader::decode(&header).unwrap();
-                peer.read_exact(&mut vec![0; option.length as usize]).unwrap();
+                peer.read_exact(&mut vec![0; option.length as usize])
+                    .unwrap();
                 let mut answer = Vec::new();
                 if option.code == OptionCode::GO {
                     for info in [Info::Export(SIZE, 1), fact.clone()] {
@@ -463,7 +561,10 @@ fn sizes_that_make_no_sense_are_refused() {
             }
         };
         let error = against(server, |client| client.err().unwrap());
-        assert!(matches!(error.kind(), Kind::Invalid | Kind::Limit), "{error:?}");
+        assert!(
+            matches!(error.kind(), Kind::Invalid | Kind::Limit),
+            "{error:?}"
+        );
     }
 }
 

@@ -24,7 +24,10 @@ fn start(folder: &Path, export: Export, limits: ServerLimits) -> (RunningServer,
 }
 
 fn all_ways() -> [ConnectOptions; 2] {
-    let narrow = ConnectOptions { extended_headers: false, ..ConnectOptions::default() };
+    let narrow = ConnectOptions {
+        extended_headers: false,
+        ..ConnectOptions::default()
+    };
     [ConnectOptions::default(), narrow]
 }
 
@@ -46,7 +49,9 @@ fn whatever_is_written_is_read_by_both_headers() {
         disk.read_at(ByteOffset(0), &mut back).unwrap();
         assert!(back == bytes);
         // One read of several chunks, of which some are holes.
-        let read = disk.start_read(ByteOffset(0), vec![1; bytes.len()]).unwrap();
+        let read = disk
+            .start_read(ByteOffset(0), vec![1; bytes.len()])
+            .unwrap();
         assert!(read.wait().unwrap() == bytes);
         disk.write_zeroes(ByteRange::new(0, 9 * MIB)).unwrap();
         let extents = disk.extents(ByteRange::new(10, 9 * MIB - 20)).unwrap();
@@ -61,8 +66,11 @@ fn a_stale_socket_is_replaced_and_a_living_one_is_not() {
     let socket = folder.path().join("ours.sock");
     drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
     let memory = Arc::new(MemoryDisk::new(ByteCount(512)).unwrap());
-    let (server, address) =
-        start(folder.path(), Export::read_only(memory), ServerLimits::default());
+    let (server, address) = start(
+        folder.path(),
+        Export::read_only(memory),
+        ServerLimits::default(),
+    );
     let mode = std::fs::metadata(&socket).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     let second = NbdServer::new(ExportTable::new()).start(&Listen::Unix(socket.clone()));
@@ -72,7 +80,10 @@ fn a_stale_socket_is_replaced_and_a_living_one_is_not() {
     let third = NbdServer::new(ExportTable::new()).start(&Listen::Unix(file.clone()));
     assert_eq!(third.err().unwrap().kind(), Kind::Exists);
     assert_eq!(std::fs::read(&file).unwrap(), b"precious");
-    assert_eq!(list_exports(&address, &ConnectOptions::default()).unwrap()[0].name, "vda");
+    assert_eq!(
+        list_exports(&address, &ConnectOptions::default()).unwrap()[0].name,
+        "vda"
+    );
     server.stop(Duration::from_secs(1));
     assert!(!socket.exists());
 }
@@ -120,11 +131,20 @@ fn slow_reads_are_worked_on_together() {
     let disk = NbdClient::connect(&address, ConnectOptions::default()).unwrap();
     let begin = Instant::now();
     let reads: Vec<_> = (0..16)
-        .map(|i| disk.start_read(ByteOffset(i * 4096), vec![0; 4096]).unwrap())
+        .map(|i| {
+            disk.start_read(ByteOffset(i * 4096), vec![0; 4096])
+                .unwrap()
+        })
         .collect();
-    reads.into_iter().for_each(|read| assert_eq!(read.wait().unwrap(), vec![7; 4096]));
+    reads
+        .into_iter()
+        .for_each(|read| assert_eq!(read.wait().unwrap(), vec![7; 4096]));
     // One after the other they would take 4.8 s; eight threads need 0.6 s.
-    assert!(begin.elapsed() < Duration::from_secs(4), "{:?}", begin.elapsed());
+    assert!(
+        begin.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        begin.elapsed()
+    );
 }
 
 #[test]
@@ -143,7 +163,9 @@ fn errors_of_a_disk_keep_their_kind_over_the_wire() {
         for options in all_ways() {
             let disk = NbdClient::connect(&address, options).unwrap();
             for length in [1, 5 * MIB as usize] {
-                let error = disk.read_at(ByteOffset(0), &mut vec![0; length]).unwrap_err();
+                let error = disk
+                    .read_at(ByteOffset(0), &mut vec![0; length])
+                    .unwrap_err();
                 assert_eq!(error.kind(), arrives);
                 assert!(error.to_string().contains("the disk is broken"), "{error}");
             }
@@ -156,7 +178,10 @@ fn errors_of_a_disk_keep_their_kind_over_the_wire() {
 fn connections_beyond_the_limit_are_closed_and_places_are_given_back() {
     let folder = folder();
     let memory = Arc::new(MemoryDisk::new(ByteCount(64 * KIB)).unwrap());
-    let limits = ServerLimits { connections: 2, ..ServerLimits::default() };
+    let limits = ServerLimits {
+        connections: 2,
+        ..ServerLimits::default()
+    };
     let (server, address) = start(folder.path(), Export::read_only(memory), limits);
     let open = || NbdClient::connect(&address, ConnectOptions::default());
     let (first, _second) = (open().unwrap(), open().unwrap());
@@ -168,7 +193,10 @@ fn connections_beyond_the_limit_are_closed_and_places_are_given_back() {
         assert!(Instant::now() < patience);
         std::thread::sleep(Duration::from_millis(5));
     }
-    open().unwrap().read_at(ByteOffset(0), &mut [0; 10]).unwrap();
+    open()
+        .unwrap()
+        .read_at(ByteOffset(0), &mut [0; 10])
+        .unwrap();
 }
 
 #[test]
@@ -183,8 +211,11 @@ fn a_disk_that_panics_ends_the_connection_and_nothing_else() {
         }
     }
     let folder = folder();
-    let (server, address) =
-        start(folder.path(), Export::read_only(Arc::new(Panics)), ServerLimits::default());
+    let (server, address) = start(
+        folder.path(),
+        Export::read_only(Arc::new(Panics)),
+        ServerLimits::default(),
+    );
     for _ in 0..3 {
         let disk = NbdClient::connect(&address, ConnectOptions::default()).unwrap();
         let error = disk.read_at(ByteOffset(0), &mut [0; 10]).unwrap_err();

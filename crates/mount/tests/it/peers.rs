@@ -8,7 +8,10 @@ use std::time::{Duration, Instant};
 
 /// A folder for one test, gone with it.
 pub fn folder() -> tempfile::TempDir {
-    tempfile::Builder::new().prefix("mount-nbd-").tempdir().unwrap()
+    tempfile::Builder::new()
+        .prefix("mount-nbd-")
+        .tempdir()
+        .unwrap()
 }
 
 /// Runs a program to its end and returns what it printed; panics where it fails.
@@ -68,8 +71,10 @@ impl Server {
     /// `qemu-nbd` that exports `image` as `vda`.
     pub fn qemu_nbd(folder: &Path, image: &Path, options: &[&str]) -> Self {
         let socket = folder.join("qemu.sock");
-        let mut arguments: Vec<&OsStr> =
-            ["-t", "-e", "8", "-x", "vda", "-k"].iter().map(OsStr::new).collect();
+        let mut arguments: Vec<&OsStr> = ["-t", "-e", "8", "-x", "vda", "-k"]
+            .iter()
+            .map(OsStr::new)
+            .collect();
         arguments.push(socket.as_os_str());
         arguments.extend(options.iter().map(OsStr::new));
         arguments.push(image.as_os_str());

@@ -30,7 +30,9 @@ impl Certificates {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params.distinguished_name.push(DnType::CommonName, "test authority");
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "test authority");
         let key = KeyPair::generate().unwrap();
         let authority = params.self_signed(&key).unwrap();
         let issuer = Issuer::new(params, key);
@@ -38,8 +40,10 @@ impl Certificates {
             let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
             let mut params = CertificateParams::new(names).unwrap();
             params.distinguished_name.push(DnType::CommonName, name);
-            params.key_usages =
-                vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
+            params.key_usages = vec![
+                KeyUsagePurpose::DigitalSignature,
+                KeyUsagePurpose::KeyEncipherment,
+            ];
             params.extended_key_usages = vec![purpose];
             let key = KeyPair::generate().unwrap();
             (params.signed_by(&key, &issuer).unwrap().der().clone(), key)
@@ -61,17 +65,23 @@ impl Certificates {
     fn client_config(&self, with_certificate: bool) -> Arc<ClientConfig> {
         let builder = ClientConfig::builder().with_root_certificates(self.roots());
         Arc::new(if with_certificate {
-            builder.with_client_auth_cert(vec![self.client.0.clone()], key(&self.client.1)).unwrap()
+            builder
+                .with_client_auth_cert(vec![self.client.0.clone()], key(&self.client.1))
+                .unwrap()
         } else {
             builder.with_no_client_auth()
         })
     }
 
     fn server_config(&self) -> Arc<ServerConfig> {
-        let verifier = rustls::server::WebPkiClientVerifier::builder(self.roots()).build().unwrap();
+        let verifier = rustls::server::WebPkiClientVerifier::builder(self.roots())
+            .build()
+            .unwrap();
         let builder = ServerConfig::builder().with_client_cert_verifier(verifier);
         Arc::new(
-            builder.with_single_cert(vec![self.server.0.clone()], key(&self.server.1)).unwrap(),
+            builder
+                .with_single_cert(vec![self.server.0.clone()], key(&self.server.1))
+                .unwrap(),
         )
     }
 
@@ -80,7 +90,10 @@ impl Certificates {
         let pem = |der: &CertificateDer<'_>| {
             let file = folder.join("der");
             std::fs::write(&file, der.as_ref()).unwrap();
-            run("openssl", &["x509", "-inform", "DER", "-in", file.to_str().unwrap()])
+            run(
+                "openssl",
+                &["x509", "-inform", "DER", "-in", file.to_str().unwrap()],
+            )
         };
         std::fs::write(folder.join("ca-cert.pem"), &self.authority_pem).unwrap();
         for (name, (certificate, key)) in [("server", &self.server), ("client", &self.client)] {
@@ -101,9 +114,16 @@ fn provider() {
 
 fn serve(certificates: &Certificates, bytes: &[u8]) -> (RunningServer, NbdAddress) {
     let table = ExportTable::new();
-    table.add("vda", Export::read_only(Arc::new(MemoryDisk::from(bytes.to_vec())))).unwrap();
+    table
+        .add(
+            "vda",
+            Export::read_only(Arc::new(MemoryDisk::from(bytes.to_vec()))),
+        )
+        .unwrap();
     let server = NbdServer::new(table).tls(certificates.server_config());
-    let server = server.start(&Listen::Tcp("127.0.0.1:0".parse().unwrap())).unwrap();
+    let server = server
+        .start(&Listen::Tcp("127.0.0.1:0".parse().unwrap()))
+        .unwrap();
     let port = server.tcp_address().unwrap().port();
     (server, NbdAddress::tcp("localhost", port, "vda").with_tls())
 }
@@ -126,7 +146,9 @@ fn both_our_sides_speak_tls() {
             })
         })
         .collect();
-    threads.into_iter().for_each(|thread| assert!(thread.join().unwrap() == bytes));
+    threads
+        .into_iter()
+        .for_each(|thread| assert!(thread.join().unwrap() == bytes));
 }
 
 #[test]
@@ -135,19 +157,31 @@ fn whoever_lacks_the_right_certificate_is_refused() {
     let certificates = Certificates::make();
     let (_server, address) = serve(&certificates, &[1; 4096]);
     let open = |address: &NbdAddress, options| NbdClient::connect(address, options);
-    let plain = NbdAddress { tls: false, ..address.clone() };
+    let plain = NbdAddress {
+        tls: false,
+        ..address.clone()
+    };
     let error = open(&plain, ConnectOptions::default()).err().unwrap();
-    assert_eq!((error.kind(), error.code()), (Kind::Denied, "mount.nbd.tls-required"));
+    assert_eq!(
+        (error.kind(), error.code()),
+        (Kind::Denied, "mount.nbd.tls-required")
+    );
     let nameless = ConnectOptions::default().tls(certificates.client_config(false));
     // TLS 1.3 lets the client believe for a moment that it is through.
     let error = match open(&address, nameless) {
         Ok(disk) => disk.read_at(ByteOffset(0), &mut [0; 10]).unwrap_err(),
         Err(error) => error,
     };
-    assert!(matches!(error.kind(), Kind::Denied | Kind::Unreachable), "{error:?}");
+    assert!(
+        matches!(error.kind(), Kind::Denied | Kind::Unreachable),
+        "{error:?}"
+    );
     let stranger = ConnectOptions::default().tls(Certificates::make().client_config(true));
     let error = open(&address, stranger).err().unwrap();
-    assert_eq!((error.kind(), error.code()), (Kind::Denied, "mount.nbd.tls-failed"));
+    assert_eq!(
+        (error.kind(), error.code()),
+        (Kind::Denied, "mount.nbd.tls-failed")
+    );
     let mut other = address.clone();
     other.tls_name = Some("elsewhere.example".to_owned());
     let options = ConnectOptions::default().tls(certificates.client_config(true));
@@ -162,13 +196,28 @@ fn qemu_reads_us_over_tls() {
     certificates.write(folder.path());
     let bytes = disk_bytes(2, 4 * MIB as usize);
     let (_server, address) = serve(&certificates, &bytes);
-    let mount::nbd::NbdSocket::Tcp(_, port) = &address.socket else { unreachable!() };
-    let credentials =
-        format!("tls-creds-x509,id=t0,endpoint=client,dir={}", folder.path().display());
+    let mount::nbd::NbdSocket::Tcp(_, port) = &address.socket else {
+        unreachable!()
+    };
+    let credentials = format!(
+        "tls-creds-x509,id=t0,endpoint=client,dir={}",
+        folder.path().display()
+    );
     let image = format!("driver=nbd,host=localhost,port={port},export=vda,tls-creds=t0");
     let copy = folder.path().join("copy.raw");
-    let arguments = ["convert", "--object", &credentials, "--image-opts", &image, "-O", "raw"];
-    run("qemu-img", &[&arguments[..], &[copy.to_str().unwrap()]].concat());
+    let arguments = [
+        "convert",
+        "--object",
+        &credentials,
+        "--image-opts",
+        &image,
+        "-O",
+        "raw",
+    ];
+    run(
+        "qemu-img",
+        &[&arguments[..], &[copy.to_str().unwrap()]].concat(),
+    );
     assert!(std::fs::read(&copy).unwrap() == bytes);
 }
 
@@ -195,8 +244,13 @@ fn we_read_qemu_over_tls() {
     assert!(back == bytes);
     disk.close();
     let plain = NbdAddress::unix(&server.socket, "vda");
-    let error = NbdClient::connect(&plain, ConnectOptions::default()).err().unwrap();
-    assert_eq!((error.kind(), error.code()), (Kind::Denied, "mount.nbd.tls-required"));
+    let error = NbdClient::connect(&plain, ConnectOptions::default())
+        .err()
+        .unwrap();
+    assert_eq!(
+        (error.kind(), error.code()),
+        (Kind::Denied, "mount.nbd.tls-required")
+    );
 }
 
 #[test]
@@ -210,5 +264,8 @@ fn a_server_without_tls_is_refused_not_trusted() {
     let address = NbdAddress::unix(&server.socket, "vda").with_tls();
     let options = ConnectOptions::default().tls(certificates.client_config(true));
     let error = NbdClient::connect(&address, options).err().unwrap();
-    assert_eq!((error.kind(), error.code()), (Kind::Denied, "mount.nbd.tls-refused"));
+    assert_eq!(
+        (error.kind(), error.code()),
+        (Kind::Denied, "mount.nbd.tls-refused")
+    );
 }

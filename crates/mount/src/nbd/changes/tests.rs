@@ -5,7 +5,10 @@ fn runs(list: &[(u64, u64)]) -> Vec<StatusRun> {
     let mut at = 0;
     list.iter()
         .map(|(length, flags)| {
-            let run = StatusRun { range: ByteRange::new(at, *length), flags: *flags };
+            let run = StatusRun {
+                range: ByteRange::new(at, *length),
+                flags: *flags,
+            };
             at += length;
             run
         })

@@ -5,9 +5,7 @@
 
 use super::super::wire::Errno;
 use super::pipeline::Ticket;
-use super::{
-    Command, FLAG_SEND_FLUSH, FLAG_SEND_WRITE_ZEROES, NbdClient, PendingRead, Purpose,
-};
+use super::{Command, FLAG_SEND_FLUSH, FLAG_SEND_WRITE_ZEROES, NbdClient, PendingRead, Purpose};
 use base::block::{BlockRead, BlockWrite, Extent, check_range};
 use base::size::{ByteCount, ByteOffset, ByteRange, GIB, MIB};
 use base::{Kind, Result};
@@ -24,7 +22,9 @@ const EFFECT_MAX: u64 = GIB;
 
 impl NbdClient {
     fn piece(&self) -> u64 {
-        PIECE.min(u64::from(self.facts.sizes.maximum)).max(u64::from(self.facts.sizes.minimum))
+        PIECE
+            .min(u64::from(self.facts.sizes.maximum))
+            .max(u64::from(self.facts.sizes.minimum))
     }
 
     fn block(&self) -> u64 {
@@ -32,12 +32,7 @@ impl NbdClient {
     }
 
     /// Reads whole blocks, several pieces ahead, and hands each piece to `take`.
-    fn read_blocks(
-        &self,
-        start: u64,
-        end: u64,
-        mut take: impl FnMut(u64, &[u8]),
-    ) -> Result<()> {
+    fn read_blocks(&self, start: u64, end: u64, mut take: impl FnMut(u64, &[u8])) -> Result<()> {
         let mut under_way: VecDeque<(u64, PendingRead)> = VecDeque::new();
         let mut at = start;
         while at < end || !under_way.is_empty() {
@@ -72,7 +67,9 @@ impl NbdClient {
                     request.flags |= super::super::wire::request::CMD_FLAG_PAYLOAD_LEN;
                 }
                 let weight = request.length;
-                let ticket = self.pipeline.submit(request, payload, Purpose::Plain, weight)?;
+                let ticket = self
+                    .pipeline
+                    .submit(request, payload, Purpose::Plain, weight)?;
                 under_way.push_back(ticket);
                 done += payload.len();
             }
@@ -122,7 +119,11 @@ impl NbdClient {
 
     /// `range` cut into a head smaller than a block, whole blocks, and a tail.
     fn cut(&self, range: ByteRange) -> (u64, u64) {
-        let first = range.offset.0.next_multiple_of(self.block()).min(range.end().0);
+        let first = range
+            .offset
+            .0
+            .next_multiple_of(self.block())
+            .min(range.end().0);
         let last = (range.end().0 / self.block() * self.block()).max(first);
         (first, last)
     }

@@ -29,7 +29,11 @@ impl Fault {
     /// The server answered a request with an error.
     pub fn refusal(error: Errno, text: &str) -> Self {
         let (kind, code) = error.kind_and_code();
-        let said = if text.is_empty() { String::new() } else { format!(": {text}") };
+        let said = if text.is_empty() {
+            String::new()
+        } else {
+            format!(": {text}")
+        };
         let hint = match kind {
             Kind::Full => Some("free space where the NBD server writes"),
             Kind::Io => Some("look at the NBD server's own log; its storage failed"),
@@ -80,5 +84,9 @@ pub fn broken_stream(error: io::Error) -> Error {
 
 /// The connection was closed on this side while a request was under way.
 pub fn closed() -> Error {
-    Error::new(Kind::Cancelled, "mount.nbd.closed", "the NBD connection was closed on this side")
+    Error::new(
+        Kind::Cancelled,
+        "mount.nbd.closed",
+        "the NBD connection was closed on this side",
+    )
 }

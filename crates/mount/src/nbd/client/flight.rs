@@ -3,9 +3,9 @@
 //! Knows: how the parts of a reply are put together, and that no part may be missing, doubled or
 //! foreign. Refuses to know: sockets; how requests are told apart.
 
+use super::super::stream::Inbox;
 use super::super::wire::reply::{Chunk, ChunkKind, Descriptor, decode_error, decode_hole};
 use super::super::wire::{Errno, reply, violation};
-use super::super::stream::Inbox;
 use super::fault::{Fault, broken_stream};
 use base::{Error, Result};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -76,7 +76,14 @@ pub struct Flight {
 impl Flight {
     /// A request that starts now.
     pub fn new(offset: u64, weight: u64, purpose: Purpose, slot: Arc<Slot>) -> Self {
-        Self { offset, weight, started: Instant::now(), purpose, refusal: None, slot }
+        Self {
+            offset,
+            weight,
+            started: Instant::now(),
+            purpose,
+            refusal: None,
+            slot,
+        }
     }
 
     /// Gives the waiting thread a failure.
@@ -96,7 +103,9 @@ impl Flight {
                 pieces.add(0, buffer.len() as u64)?;
                 inbox.fill(buffer).map_err(broken_stream)
             }
-            _ => Err(violation("a request for bytes or status has a simple reply")),
+            _ => Err(violation(
+                "a request for bytes or status has a simple reply",
+            )),
         }
     }
 
@@ -111,8 +120,11 @@ impl Flight {
         if extended && chunk.offset != self.offset {
             return Err(violation("a reply names another offset than its request"));
         }
-        let status_kind =
-            if extended { ChunkKind::BLOCK_STATUS_EXT } else { ChunkKind::BLOCK_STATUS };
+        let status_kind = if extended {
+            ChunkKind::BLOCK_STATUS_EXT
+        } else {
+            ChunkKind::BLOCK_STATUS
+        };
         match (chunk.kind, &mut self.purpose) {
             (ChunkKind::NONE, _) => Ok(()),
             (ChunkKind::OFFSET_DATA, Purpose::Read(buffer, pieces)) => {
@@ -143,39 +155,37 @@ impl Flight {
                 self.refuse(error, &text);
                 Ok(())
             }
-            (kind, _) => {
-                Err(violation(format!("a reply has a chunk of the unexpected kind {}", kind.0)))
-            }
+            (kind, _) => Err(violation(format!(
+                "a reply has a chunk of the unexpected kind {}",
+                kind.0
+            ))),
         }
     }
 
-    /// After the last part: gives the waiting thread the outcome. A reply that claims success but
-    /// lacks a part is an error of the whole connection.
-    pub fn finish(self, contexts: &[u32]) -> Result<()> {
-        if let Some(refusal) = self.refusal {
-            self.slot.put(Err(refusal));
-            return Ok(());
-        }
-        let outcome = match self.purpose {
-            Purpose::Read(buffer, pieces) => {
-                pieces.check_complete(buffer.len()).map(|()| Outcome::Bytes(buffer))
-            }
+    /// Whether the last part may be the last. A reply that claims success but lacks a part is an
+    /// error of the whole connection.
+    pub fn check_complete(&self, contexts: &[u32]) -> Result<()> {
+        match &self.purpose {
+            _ if self.refusal.is_some() => Ok(()),
+            Purpose::Read(buffer, pieces) => pieces.check_complete(buffer.len()),
             Purpose::Status(lists) if lists.len() != contexts.len() => {
                 Err(violation("a status lacks a context that was asked for"))
             }
-            Purpose::Status(lists) => Ok(Outcome::Status(lists)),
-            Purpose::Plain => Ok(Outcome::Done),
-        };
-        match outcome {
-            Ok(outcome) => {
-                self.slot.put(Ok(outcome));
-                Ok(())
-            }
-            Err(error) => {
-                self.slot.put(Err(Fault::of(&error)));
-                Err(error)
-            }
+            Purpose::Status(_) | Purpose::Plain => Ok(()),
         }
+    }
+
+    /// Gives the waiting thread the outcome of a complete reply.
+    pub fn finish(self) {
+        if let Some(refusal) = self.refusal {
+            self.slot.put(Err(refusal));
+            return;
+        }
+        self.slot.put(Ok(match self.purpose {
+            Purpose::Read(buffer, _) => Outcome::Bytes(buffer),
+            Purpose::Status(lists) => Outcome::Status(lists),
+            Purpose::Plain => Outcome::Done,
+        }));
     }
 
     /// Remembers the first error; a reply may tell of several.
@@ -206,7 +216,10 @@ impl Pieces {
     ) -> Result<std::ops::Range<usize>> {
         let outside = || violation("a reply holds bytes that were not asked for");
         let from = start.checked_sub(offset).ok_or_else(outside)?;
-        let to = from.checked_add(length).filter(|to| *to <= buffer as u64).ok_or_else(outside)?;
+        let to = from
+            .checked_add(length)
+            .filter(|to| *to <= buffer as u64)
+            .ok_or_else(outside)?;
         self.add(from, to)?;
         // Both are at most the buffer's length, which is a usize.
         let index = |at: u64| usize::try_from(at).map_err(|_| outside());

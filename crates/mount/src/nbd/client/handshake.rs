@@ -56,7 +56,11 @@ pub struct Handshake {
 impl Handshake {
     /// Exchanges greetings.
     pub fn greet(stream: ByteStream) -> Result<Self> {
-        let ByteStream { reader, writer, control } = stream;
+        let ByteStream {
+            reader,
+            writer,
+            control,
+        } = stream;
         let mut inbox = Inbox::new(reader);
         let greeting = inbox.array::<18>().map_err(broken_stream)?;
         let mut fields = Fields::new("a server's greeting", &greeting);
@@ -100,14 +104,38 @@ impl Handshake {
             Answer::Done(_) => {}
             Answer::Refused(_, text) => return Err(no_tls(&text)),
         }
-        let Self { inbox, writer, control, fixed, no_zeroes } = self;
+        let Self {
+            inbox,
+            writer,
+            control,
+            fixed,
+            no_zeroes,
+        } = self;
         let reader = inbox.into_reader().map_err(|_| {
             violation("the server sent bytes in the clear after it agreed to encrypt")
         })?;
-        let stream = start_tls(ByteStream { reader, writer, control }, config, name)
-            .map_err(broken_stream)?;
-        let ByteStream { reader, writer, control } = stream;
-        Ok(Self { inbox: Inbox::new(reader), writer, control, fixed, no_zeroes })
+        let stream = start_tls(
+            ByteStream {
+                reader,
+                writer,
+                control,
+            },
+            config,
+            name,
+        )
+        .map_err(broken_stream)?;
+        let ByteStream {
+            reader,
+            writer,
+            control,
+        } = stream;
+        Ok(Self {
+            inbox: Inbox::new(reader),
+            writer,
+            control,
+            fixed,
+            no_zeroes,
+        })
     }
 
     /// Asks for 64-bit headers. False where the server has none.
@@ -141,7 +169,11 @@ impl Handshake {
         queries: Vec<String>,
     ) -> Result<Vec<(u32, String)>> {
         let code = OptionCode::SET_META_CONTEXT;
-        let data = ContextQuery { export: export.to_owned(), queries }.encode();
+        let data = ContextQuery {
+            export: export.to_owned(),
+            queries,
+        }
+        .encode();
         let replies = match self.option(code, &data)? {
             Answer::Done(replies) => replies,
             // A server without contexts may have the export all the same; GO tells.
@@ -151,10 +183,15 @@ impl Handshake {
         let mut contexts: Vec<(u32, String)> = Vec::new();
         for (kind, data) in replies {
             if kind != ReplyCode::META_CONTEXT {
-                return Err(violation("the server answers a question about contexts with others"));
+                return Err(violation(
+                    "the server answers a question about contexts with others",
+                ));
             }
             let context = decode_context(&data)?;
-            if contexts.iter().any(|(id, name)| *id == context.0 || *name == context.1) {
+            if contexts
+                .iter()
+                .any(|(id, name)| *id == context.0 || *name == context.1)
+            {
                 return Err(violation("the server names a context twice"));
             }
             contexts.push(context);
@@ -168,7 +205,10 @@ impl Handshake {
             return self.go_by_name(export);
         }
         let code = OptionCode::GO;
-        let query = InfoQuery { export: export.to_owned(), wanted: vec![info::BLOCK_SIZE] };
+        let query = InfoQuery {
+            export: export.to_owned(),
+            wanted: vec![info::BLOCK_SIZE],
+        };
         let replies = match self.option(code, &query.encode())? {
             Answer::Done(replies) => replies,
             Answer::Refused(ReplyCode::ERR_UNSUP, _) => return self.go_by_name(export),
@@ -177,7 +217,9 @@ impl Handshake {
         let (mut facts, mut sizes) = (None, None);
         for (kind, data) in replies {
             if kind != ReplyCode::INFO {
-                return Err(violation("the server describes an export with something else"));
+                return Err(violation(
+                    "the server describes an export with something else",
+                ));
             }
             match Info::decode(&data)? {
                 Info::Export(size, flags) => facts = Some((size, flags)),
@@ -196,8 +238,9 @@ impl Handshake {
     fn go_by_name(mut self, export: &str) -> Result<(ByteStream, ExportFacts)> {
         self.send(&encode_option(OptionCode::EXPORT_NAME, export.as_bytes()))?;
         let answer = self.inbox.array::<10>().map_err(|error| {
-            broken_stream(error)
-                .context(format!("the server closed on the export \u{201c}{export}\u{201d}"))
+            broken_stream(error).context(format!(
+                "the server closed on the export \u{201c}{export}\u{201d}"
+            ))
         })?;
         if !self.no_zeroes {
             self.inbox.skip(124).map_err(broken_stream)?;
@@ -233,10 +276,15 @@ impl Handshake {
             )
             .hint("let the server allow smaller blocks, or give the image a round size"));
         }
-        let reader = self.inbox.into_reader().map_err(|_| {
-            violation("the server sends replies before the first request")
-        })?;
-        let stream = ByteStream { reader, writer: self.writer, control: self.control };
+        let reader = self
+            .inbox
+            .into_reader()
+            .map_err(|_| violation("the server sends replies before the first request"))?;
+        let stream = ByteStream {
+            reader,
+            writer: self.writer,
+            control: self.control,
+        };
         Ok((stream, ExportFacts { size, flags, sizes }))
     }
 
@@ -265,12 +313,18 @@ impl Handshake {
         let mut replies = Vec::new();
         let mut bytes = 0;
         loop {
-            let header = self.inbox.array::<OPTION_REPLY_SIZE>().map_err(broken_stream)?;
+            let header = self
+                .inbox
+                .array::<OPTION_REPLY_SIZE>()
+                .map_err(broken_stream)?;
             let reply = OptionReply::decode(&header)?;
             if reply.option != code {
                 return Err(violation("the server answers an option that was not sent"));
             }
-            let data = self.inbox.vec(reply.length as usize).map_err(broken_stream)?;
+            let data = self
+                .inbox
+                .vec(reply.length as usize)
+                .map_err(broken_stream)?;
             if reply.code == ReplyCode::ACK {
                 return Ok(Answer::Done(replies));
             }
@@ -305,7 +359,11 @@ pub fn tls_name(options: &ConnectOptions, host: Option<&str>) -> Result<ServerNa
 }
 
 fn no_tls(text: &str) -> Error {
-    let said = if text.is_empty() { String::new() } else { format!(": {text}") };
+    let said = if text.is_empty() {
+        String::new()
+    } else {
+        format!(": {text}")
+    };
     Error::new(
         Kind::Denied,
         "mount.nbd.tls-refused",
@@ -328,5 +386,9 @@ fn check_sizes(minimum: u32, preferred: u32, maximum: u32) -> Result<BlockSizes>
     }
     let maximum = maximum.min(PAYLOAD_MAX);
     let maximum = maximum - maximum % minimum;
-    Ok(BlockSizes { minimum, preferred: preferred.min(maximum), maximum })
+    Ok(BlockSizes {
+        minimum,
+        preferred: preferred.min(maximum),
+        maximum,
+    })
 }

@@ -114,17 +114,26 @@ impl Pipeline {
         terms: Terms,
         patience: Patience,
     ) -> Result<(Arc<Self>, JoinHandle<()>)> {
-        let heard = Arc::new(Heard { start: Instant::now(), millis: AtomicU64::new(0) });
+        let heard = Arc::new(Heard {
+            start: Instant::now(),
+            millis: AtomicU64::new(0),
+        });
         let pipeline = Arc::new(Self {
             terms,
             patience,
-            outbox: Mutex::new(Outbox { writer: Some(stream.writer), header: Vec::new() }),
+            outbox: Mutex::new(Outbox {
+                writer: Some(stream.writer),
+                header: Vec::new(),
+            }),
             board: Mutex::default(),
             room: Condvar::new(),
             heard: Arc::clone(&heard),
             control: stream.control,
         });
-        let reader = Listening { reader: stream.reader, heard };
+        let reader = Listening {
+            reader: stream.reader,
+            heard,
+        };
         let receiving = Arc::clone(&pipeline);
         let thread = std::thread::Builder::new()
             .name("nbd-receive".to_owned())
@@ -178,7 +187,13 @@ impl Pipeline {
         let broken = lock(&self.board).broken.is_some();
         if !broken {
             let command = super::super::wire::request::Command::DISC;
-            let request = Request { flags: 0, command, cookie: 0, offset: 0, length: 0 };
+            let request = Request {
+                flags: 0,
+                command,
+                cookie: 0,
+                offset: 0,
+                length: 0,
+            };
             // The server may have gone; the good-bye is a courtesy.
             let _ = self.send(&request, &[]);
         }
@@ -203,14 +218,20 @@ impl Pipeline {
                 drop(board);
                 return Err(self.give_up());
             }
-            board = self.room.wait_timeout(board, left).unwrap_or_else(PoisonError::into_inner).0;
+            board = self
+                .room
+                .wait_timeout(board, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
     }
 
     fn send(&self, request: &Request, payload: &[u8]) -> Result<()> {
         let mut outbox = lock(&self.outbox);
         let Outbox { writer, header } = &mut *outbox;
-        let Some(writer) = writer else { return Err(closed()) };
+        let Some(writer) = writer else {
+            return Err(closed());
+        };
         header.clear();
         request.encode(self.terms.extended, header);
         if let Err(error) = write_both(&mut **writer, header, payload) {
@@ -255,37 +276,52 @@ impl Pipeline {
     fn receive_one(&self, inbox: &mut Inbox) -> Result<()> {
         let mut header = [0; reply::EXTENDED_SIZE];
         // The shortest header is longer than the magic that tells the length.
-        inbox.fill(&mut header[..SIMPLE_SIZE]).map_err(broken_stream)?;
+        inbox
+            .fill(&mut header[..SIMPLE_SIZE])
+            .map_err(broken_stream)?;
         let start = [header[0], header[1], header[2], header[3]];
         let size = header_size(start, self.terms.extended)?;
-        inbox.fill(&mut header[SIMPLE_SIZE..size]).map_err(broken_stream)?;
+        inbox
+            .fill(&mut header[SIMPLE_SIZE..size])
+            .map_err(broken_stream)?;
         let reply = Reply::decode(&header[..size])?;
         let (cookie, last) = match reply {
             Reply::Simple { cookie, .. } => (cookie, true),
             Reply::Chunk(_) if !self.terms.structured => {
-                return Err(violation("a reply comes in chunks though that was not agreed on"));
+                return Err(violation(
+                    "a reply comes in chunks though that was not agreed on",
+                ));
             }
             Reply::Chunk(chunk) => (chunk.cookie, chunk.is_last()),
         };
         let Some(mut flight) = lock(&self.board).flights.remove(&cookie) else {
-            return Err(violation(format!("a reply answers no request ({cookie:#x})")));
+            return Err(violation(format!(
+                "a reply answers no request ({cookie:#x})"
+            )));
         };
         let taken = match reply {
-            Reply::Simple { error, .. } => {
-                flight.take_simple(error, self.terms.structured, inbox)
-            }
+            Reply::Simple { error, .. } => flight.take_simple(error, self.terms.structured, inbox),
             Reply::Chunk(chunk) => {
                 flight.take_chunk(&chunk, self.terms.extended, &self.terms.contexts, inbox)
             }
         };
-        if let Err(error) = taken {
+        let complete = taken.and_then(|()| {
+            if last {
+                flight.check_complete(&self.terms.contexts)
+            } else {
+                Ok(())
+            }
+        });
+        if let Err(error) = complete {
+            // First the connection, then its request: who learns of it must not use it again.
+            self.break_with(&error);
             flight.fail(Fault::of(&error));
             return Err(error);
         }
         if last {
-            let weight = flight.weight;
-            self.free(weight);
-            return flight.finish(&self.terms.contexts);
+            self.free(flight.weight);
+            flight.finish();
+            return Ok(());
         }
         let mut board = lock(&self.board);
         match &board.broken {

@@ -38,7 +38,9 @@ impl NbdClient {
     /// # Errors
     /// `NotFound` for a context that this connection does not have; what the server answers.
     pub fn block_status(&self, context: &str, range: ByteRange) -> Result<Vec<StatusRun>> {
-        let index = self.context_index(context).ok_or_else(|| context_missing(context))?;
+        let index = self
+            .context_index(context)
+            .ok_or_else(|| context_missing(context))?;
         let mut lists = self.status_of_all(range)?;
         Ok(lists.swap_remove(index))
     }
@@ -57,7 +59,11 @@ impl NbdClient {
         let block = u64::from(self.facts.sizes.minimum);
         let start = range.offset.0 / block * block;
         let end = range.end().0.next_multiple_of(block);
-        let length = if self.extended { end - start } else { (end - start).min(QUESTION_MAX) };
+        let length = if self.extended {
+            end - start
+        } else {
+            (end - start).min(QUESTION_MAX)
+        };
         let request = self.request(Command::BLOCK_STATUS, start, length);
         let purpose = Purpose::Status(Vec::new());
         let ticket = self.pipeline.submit(request, &[], purpose, 0)?;
@@ -68,9 +74,13 @@ impl NbdClient {
         // Every context has exactly one list: the flight made sure.
         let in_order = self.contexts.iter().map(|(id, _)| {
             let place = lists.iter().position(|(context, _)| context == id);
-            place.map(|place| lists.swap_remove(place).1).unwrap_or_default()
+            place
+                .map(|place| lists.swap_remove(place).1)
+                .unwrap_or_default()
         });
-        Ok(in_order.map(|list| runs_within(start, &list, range)).collect())
+        Ok(in_order
+            .map(|list| runs_within(start, &list, range))
+            .collect())
     }
 
     /// Extents by `base:allocation`; all data where the server does not have it.
@@ -80,12 +90,25 @@ impl NbdClient {
             return Ok(Vec::new());
         }
         let Some(index) = self.context_index(BASE_ALLOCATION) else {
-            return Ok(vec![Extent { range, kind: ExtentKind::Data }]);
+            return Ok(vec![Extent {
+                range,
+                kind: ExtentKind::Data,
+            }]);
         };
         let mut extents = Vec::new();
         for run in &self.status_of_all(range)?[index] {
-            let kind = if run.is_zero() { ExtentKind::Zero } else { ExtentKind::Data };
-            push_extent(&mut extents, Extent { range: run.range, kind });
+            let kind = if run.is_zero() {
+                ExtentKind::Zero
+            } else {
+                ExtentKind::Data
+            };
+            push_extent(
+                &mut extents,
+                Extent {
+                    range: run.range,
+                    kind,
+                },
+            );
         }
         Ok(extents)
     }
@@ -98,7 +121,10 @@ fn runs_within(start: u64, descriptors: &[Descriptor], range: ByteRange) -> Vec<
     for (length, flags) in descriptors {
         let run = ByteRange::new(at, *length);
         match run.intersection(&range) {
-            Some(part) => runs.push(StatusRun { range: part, flags: *flags }),
+            Some(part) => runs.push(StatusRun {
+                range: part,
+                flags: *flags,
+            }),
             None if run.offset >= range.end() => break,
             None => {}
         }

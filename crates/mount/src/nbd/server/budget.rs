@@ -23,7 +23,11 @@ impl Budget {
     /// A budget that is large enough for the largest request.
     pub fn new(bytes: u64) -> Self {
         let total = bytes.max(u64::from(PAYLOAD_MAX));
-        Self { total, free: Mutex::new(total), freed: Condvar::new() }
+        Self {
+            total,
+            free: Mutex::new(total),
+            freed: Condvar::new(),
+        }
     }
 
     /// Waits for `bytes`. Never for ever: every holder is bound by the time of one message.
@@ -32,13 +36,20 @@ impl Budget {
         let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = self.freed.wait_while(free, |free| *free < bytes);
         *waited.unwrap_or_else(PoisonError::into_inner) -= bytes;
-        Share { budget: self, bytes }
+        Share {
+            budget: self,
+            bytes,
+        }
     }
 }
 
 impl Drop for Share<'_> {
     fn drop(&mut self) {
-        *self.budget.free.lock().unwrap_or_else(PoisonError::into_inner) += self.bytes;
+        *self
+            .budget
+            .free
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) += self.bytes;
         self.budget.freed.notify_all();
     }
 }

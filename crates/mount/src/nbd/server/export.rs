@@ -48,7 +48,10 @@ impl Export {
     /// A disk that clients may write.
     pub fn writable(disk: Arc<dyn BlockWrite>) -> Self {
         let read: Arc<dyn BlockRead> = Arc::clone(&disk) as Arc<dyn BlockRead>;
-        Self { write: Some(disk), ..Self::read_only(read) }
+        Self {
+            write: Some(disk),
+            ..Self::read_only(read)
+        }
     }
 
     /// A text for people, shown in lists. Cut to the protocol's longest string.
@@ -89,7 +92,11 @@ impl Export {
         } else {
             flags |= FLAG_READ_ONLY;
         }
-        if structured { flags | FLAG_SEND_DF } else { flags }
+        if structured {
+            flags | FLAG_SEND_DF
+        } else {
+            flags
+        }
     }
 
     /// Minimum, preferred and maximum block size.
@@ -145,16 +152,27 @@ impl ExportTable {
     /// Takes an export away; false where it was not there. Connections that use it go on until
     /// they end.
     pub fn remove(&self, name: &str) -> bool {
-        self.exports.write().unwrap_or_else(PoisonError::into_inner).remove(name).is_some()
+        self.exports
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(name)
+            .is_some()
     }
 
     pub(super) fn get(&self, name: &str) -> Option<Export> {
-        self.exports.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+        self.exports
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(name)
+            .cloned()
     }
 
     /// Names and descriptions.
     pub(super) fn list(&self) -> Vec<(String, String)> {
         let exports = self.exports.read().unwrap_or_else(PoisonError::into_inner);
-        exports.iter().map(|(name, export)| (name.clone(), export.description.clone())).collect()
+        exports
+            .iter()
+            .map(|(name, export)| (name.clone(), export.description.clone()))
+            .collect()
     }
 }

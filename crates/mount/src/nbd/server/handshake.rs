@@ -75,7 +75,10 @@ pub fn negotiate(
             handshake.refuse_long(header)?;
             continue;
         }
-        let data = handshake.inbox.vec(header.length as usize).map_err(broken_stream)?;
+        let data = handshake
+            .inbox
+            .vec(header.length as usize)
+            .map_err(broken_stream)?;
         let next = match header.code {
             OptionCode::STARTTLS => handshake.start_tls(tls.is_some(), secure, &data)?,
             OptionCode::ABORT => handshake.abort()?,
@@ -100,7 +103,11 @@ pub fn negotiate(
 
 impl<'a> Handshake<'a> {
     fn greet(stream: ByteStream, exports: &'a ExportTable) -> Result<Self> {
-        let ByteStream { reader, mut writer, control } = stream;
+        let ByteStream {
+            reader,
+            mut writer,
+            control,
+        } = stream;
         let mut inbox = Inbox::new(reader);
         let mut greeting = Vec::with_capacity(18);
         greeting.extend_from_slice(&SERVER_MAGIC.to_be_bytes());
@@ -109,10 +116,19 @@ impl<'a> Handshake<'a> {
         writer.write_all(&greeting).map_err(broken_stream)?;
         let flags = u32::from_be_bytes(inbox.array().map_err(broken_stream)?);
         if flags & !u32::from(FLAG_FIXED_NEWSTYLE | FLAG_NO_ZEROES) != 0 {
-            return Err(violation(format!("a client greets with the flags {flags:#x}")));
+            return Err(violation(format!(
+                "a client greets with the flags {flags:#x}"
+            )));
         }
         let no_zeroes = flags & u32::from(FLAG_NO_ZEROES) != 0;
-        Ok(Self { inbox, writer, control, exports, no_zeroes, terms: Terms::default() })
+        Ok(Self {
+            inbox,
+            writer,
+            control,
+            exports,
+            no_zeroes,
+            terms: Terms::default(),
+        })
     }
 
     fn take<const N: usize>(&mut self) -> Result<[u8; N]> {
@@ -135,10 +151,20 @@ impl<'a> Handshake<'a> {
     /// An option that is too long to look at.
     fn refuse_long(&mut self, header: OptionHeader) -> Result<()> {
         if header.length > SKIPPED_MAX || header.code == OptionCode::EXPORT_NAME {
-            return Err(violation(format!("a client sends an option of {} bytes", header.length)));
+            return Err(violation(format!(
+                "a client sends an option of {} bytes",
+                header.length
+            )));
         }
-        self.inbox.skip(u64::from(header.length)).map_err(broken_stream)?;
-        self.refuse(header.code, ReplyCode::ERR_TOO_BIG, "the option is too long").map(|_| ())
+        self.inbox
+            .skip(u64::from(header.length))
+            .map_err(broken_stream)?;
+        self.refuse(
+            header.code,
+            ReplyCode::ERR_TOO_BIG,
+            "the option is too long",
+        )
+        .map(|_| ())
     }
 
     fn start_tls(&mut self, offered: bool, secure: bool, data: &[u8]) -> Result<Next> {
@@ -147,7 +173,11 @@ impl<'a> Handshake<'a> {
             return self.refuse(code, ReplyCode::ERR_POLICY, "this server does not encrypt");
         }
         if secure || !data.is_empty() {
-            return self.refuse(code, ReplyCode::ERR_INVALID, "TLS is there, or data is not empty");
+            return self.refuse(
+                code,
+                ReplyCode::ERR_INVALID,
+                "TLS is there, or data is not empty",
+            );
         }
         self.reply(code, ReplyCode::ACK, &[])?;
         Ok(Next::Tls)
@@ -155,15 +185,40 @@ impl<'a> Handshake<'a> {
 
     /// Goes on over TLS; what was agreed on before is forgotten.
     fn secure(self, config: Arc<rustls::ServerConfig>) -> Result<Self> {
-        let Self { inbox, writer, control, exports, no_zeroes, .. } = self;
+        let Self {
+            inbox,
+            writer,
+            control,
+            exports,
+            no_zeroes,
+            ..
+        } = self;
         let reader = inbox.into_reader().map_err(|_| {
             violation("a client sent bytes ahead of the answer to its wish for TLS")
         })?;
-        let stream =
-            accept_tls(ByteStream { reader, writer, control }, config).map_err(broken_stream)?;
-        let ByteStream { reader, writer, control } = stream;
+        let stream = accept_tls(
+            ByteStream {
+                reader,
+                writer,
+                control,
+            },
+            config,
+        )
+        .map_err(broken_stream)?;
+        let ByteStream {
+            reader,
+            writer,
+            control,
+        } = stream;
         let inbox = Inbox::new(reader);
-        Ok(Self { inbox, writer, control, exports, no_zeroes, terms: Terms::default() })
+        Ok(Self {
+            inbox,
+            writer,
+            control,
+            exports,
+            no_zeroes,
+            terms: Terms::default(),
+        })
     }
 
     fn abort(&mut self) -> Result<Next> {
@@ -177,9 +232,7 @@ impl<'a> Handshake<'a> {
             OptionCode::EXPORT_NAME => self.export_name(data),
             OptionCode::LIST => self.list(data),
             OptionCode::INFO | OptionCode::GO => self.info(code, data),
-            OptionCode::STRUCTURED_REPLY | OptionCode::EXTENDED_HEADERS => {
-                self.agree(code, data)
-            }
+            OptionCode::STRUCTURED_REPLY | OptionCode::EXTENDED_HEADERS => self.agree(code, data),
             OptionCode::LIST_META_CONTEXT | OptionCode::SET_META_CONTEXT => {
                 self.contexts(code, data)
             }
@@ -190,7 +243,9 @@ impl<'a> Handshake<'a> {
     /// The old way in: an export that is not there can only be told by hanging up.
     fn export_name(&mut self, data: &[u8]) -> Result<Next> {
         let found = std::str::from_utf8(data).ok().and_then(|name| {
-            self.exports.get(name).map(|export| (export, name.to_owned()))
+            self.exports
+                .get(name)
+                .map(|export| (export, name.to_owned()))
         });
         let Some((export, name)) = found.filter(|_| !self.terms.extended) else {
             return Ok(Next::End);
@@ -240,7 +295,11 @@ impl<'a> Handshake<'a> {
             self.reply(code, ReplyCode::INFO, &fact.encode())?;
         }
         self.reply(code, ReplyCode::ACK, &[])?;
-        if code == OptionCode::GO { Ok(Next::Begin(export, query.export)) } else { Ok(Next::Option) }
+        if code == OptionCode::GO {
+            Ok(Next::Begin(export, query.export))
+        } else {
+            Ok(Next::Option)
+        }
     }
 
     /// Structured replies or 64-bit headers, which include them.
@@ -277,10 +336,17 @@ impl<'a> Handshake<'a> {
         };
         let mut chosen = Vec::new();
         for (index, name) in export.context_names().enumerate() {
-            let wanted = query.queries.iter().any(|query| matches(query, name, !setting));
+            let wanted = query
+                .queries
+                .iter()
+                .any(|query| matches(query, name, !setting));
             if wanted || (query.queries.is_empty() && !setting) {
                 // An export has few contexts, so that the id fits.
-                let id = if setting { u32::try_from(index).unwrap_or(0) } else { 0 };
+                let id = if setting {
+                    u32::try_from(index).unwrap_or(0)
+                } else {
+                    0
+                };
                 self.reply(code, ReplyCode::META_CONTEXT, &encode_context(id, name))?;
                 chosen.push(index);
             }
@@ -302,8 +368,18 @@ impl<'a> Handshake<'a> {
             writer: self.writer,
             control: self.control,
         };
-        let Terms { structured, extended, .. } = self.terms;
-        Ok(Agreed { stream, export, structured, extended, contexts })
+        let Terms {
+            structured,
+            extended,
+            ..
+        } = self.terms;
+        Ok(Agreed {
+            stream,
+            export,
+            structured,
+            extended,
+            contexts,
+        })
     }
 }
 

@@ -40,7 +40,10 @@ impl Wake {
     pub fn new() -> Result<Self> {
         let failed = |error| Error::io("cannot make a pair of sockets", error);
         let (ours, theirs) = UnixStream::pair().map_err(failed)?;
-        Ok(Self { ours, theirs: Some(theirs) })
+        Ok(Self {
+            ours,
+            theirs: Some(theirs),
+        })
     }
 
     /// The end for the thread that waits.
@@ -49,7 +52,11 @@ impl Wake {
         let theirs = self.theirs.as_ref().map(UnixStream::try_clone).transpose();
         match theirs.map_err(failed)? {
             Some(ours) => Ok(Self { ours, theirs: None }),
-            None => Err(Error::new(Kind::Bug, "mount.nbd-server.wake", "only one end is left")),
+            None => Err(Error::new(
+                Kind::Bug,
+                "mount.nbd-server.wake",
+                "only one end is left",
+            )),
         }
     }
 
@@ -74,10 +81,13 @@ impl Listener {
                     listener.set_nonblocking(true)?;
                     Ok(listener)
                 };
-                listener.and_then(nonblocking).map(Self::Tcp).map_err(|error| {
-                    Error::io(format!("cannot listen on {address}"), error)
-                        .hint("choose another address or port, or stop who uses it")
-                })
+                listener
+                    .and_then(nonblocking)
+                    .map(Self::Tcp)
+                    .map_err(|error| {
+                        Error::io(format!("cannot listen on {address}"), error)
+                            .hint("choose another address or port, or stop who uses it")
+                    })
             }
         }
     }
@@ -143,7 +153,9 @@ impl Drop for Listener {
 
 /// Removes a socket that nobody listens on.
 fn remove_stale(path: &Path) -> Result<()> {
-    let Ok(metadata) = std::fs::symlink_metadata(path) else { return Ok(()) };
+    let Ok(metadata) = std::fs::symlink_metadata(path) else {
+        return Ok(());
+    };
     if !metadata.file_type().is_socket() {
         return Err(Error::new(
             Kind::Exists,

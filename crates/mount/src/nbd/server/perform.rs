@@ -30,7 +30,12 @@ pub type Refusal = (Errno, &'static str);
 impl Session<'_> {
     /// Why a request cannot be done, before anything of the disk is touched.
     pub fn refusal(&self, request: &Request) -> Option<Refusal> {
-        let Request { command, offset, length, .. } = *request;
+        let Request {
+            command,
+            offset,
+            length,
+            ..
+        } = *request;
         let allowed = match command {
             Command::READ if self.structured => CMD_FLAG_DF,
             Command::WRITE if self.extended => CMD_FLAG_PAYLOAD_LEN,
@@ -43,13 +48,12 @@ impl Session<'_> {
         if request.flags & !(allowed | CMD_FLAG_FUA) != 0 {
             return Some((Errno::INVAL, "a flag does not go with the command"));
         }
-        let writes =
-            matches!(command, Command::WRITE | Command::TRIM | Command::WRITE_ZEROES);
+        let writes = matches!(
+            command,
+            Command::WRITE | Command::TRIM | Command::WRITE_ZEROES
+        );
         if writes && self.export.write.is_none() {
             return Some((Errno::PERM, "the export is read-only"));
-        }
-        if command == Command::WRITE && self.extended && request.flags & CMD_FLAG_PAYLOAD_LEN == 0 {
-            return Some((Errno::INVAL, "a write carries no bytes"));
         }
         let size = self.export.read.size().0;
         if command != Command::FLUSH && offset.checked_add(length).is_none_or(|end| end > size) {
@@ -61,7 +65,10 @@ impl Session<'_> {
             return Some((Errno::INVAL, "the read is longer than the largest block"));
         }
         if command == Command::BLOCK_STATUS && (self.contexts.is_empty() || length == 0) {
-            return Some((Errno::INVAL, "no context was selected, or the range is empty"));
+            return Some((
+                Errno::INVAL,
+                "no context was selected, or the range is empty",
+            ));
         }
         None
     }
@@ -106,18 +113,36 @@ impl Session<'_> {
             if is_zero(buffer) {
                 // A part is at most PAYLOAD_MAX, which fits.
                 fields.extend_from_slice(&u32::try_from(part).unwrap_or(0).to_be_bytes());
-                self.send_chunk(request, ChunkKind::OFFSET_HOLE, done == length, &fields, &[])?;
+                self.send_chunk(
+                    request,
+                    ChunkKind::OFFSET_HOLE,
+                    done == length,
+                    &fields,
+                    &[],
+                )?;
             } else {
-                self.send_chunk(request, ChunkKind::OFFSET_DATA, done == length, &fields, buffer)?;
+                self.send_chunk(
+                    request,
+                    ChunkKind::OFFSET_DATA,
+                    done == length,
+                    &fields,
+                    buffer,
+                )?;
             }
         }
-        if length == 0 { self.send_done(request) } else { Ok(()) }
+        if length == 0 {
+            self.send_done(request)
+        } else {
+            Ok(())
+        }
     }
 
     /// Writes, zeros, trims or flushes.
     fn change(&self, request: &Request, bytes: &[u8]) -> Result<()> {
         // A read-only disk has nothing to flush, and nothing else of these gets here.
-        let Some(disk) = &self.export.write else { return Ok(()) };
+        let Some(disk) = &self.export.write else {
+            return Ok(());
+        };
         let range = ByteRange::new(request.offset, request.length);
         match request.command {
             Command::WRITE => disk.write_at(range.offset, bytes)?,
@@ -128,14 +153,21 @@ impl Session<'_> {
             Command::WRITE_ZEROES | Command::TRIM => disk.write_zeroes(range)?,
             _ => return disk.flush(),
         }
-        if request.flags & CMD_FLAG_FUA != 0 { disk.flush() } else { Ok(()) }
+        if request.flags & CMD_FLAG_FUA != 0 {
+            disk.flush()
+        } else {
+            Ok(())
+        }
     }
 
     fn block_status(&self, request: &Request) -> Result<()> {
         let range = ByteRange::new(request.offset, request.length);
         let one = request.flags & CMD_FLAG_REQ_ONE != 0;
-        let kind =
-            if self.extended { ChunkKind::BLOCK_STATUS_EXT } else { ChunkKind::BLOCK_STATUS };
+        let kind = if self.extended {
+            ChunkKind::BLOCK_STATUS_EXT
+        } else {
+            ChunkKind::BLOCK_STATUS
+        };
         let mut lists = Vec::with_capacity(self.contexts.len());
         for context in &self.contexts {
             match self.status(*context, range) {
@@ -165,7 +197,13 @@ impl Session<'_> {
             return source.status(range);
         }
         let extents = self.export.read.extents(range)?;
-        let flags = |kind| if kind == ExtentKind::Zero { HOLE_AND_ZERO } else { 0 };
+        let flags = |kind| {
+            if kind == ExtentKind::Zero {
+                HOLE_AND_ZERO
+            } else {
+                0
+            }
+        };
         let run = |extent: base::block::Extent| StatusRun {
             range: extent.range,
             flags: flags(extent.kind),
@@ -180,7 +218,9 @@ fn descriptors(runs: &[StatusRun], range: ByteRange, one: bool) -> Vec<Descripto
     let mut list: Vec<Descriptor> = Vec::new();
     let mut at = range.offset;
     for run in runs {
-        let Some(part) = run.range.intersection(&range) else { break };
+        let Some(part) = run.range.intersection(&range) else {
+            break;
+        };
         if part.offset != at {
             break;
         }

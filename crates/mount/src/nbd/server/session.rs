@@ -66,7 +66,10 @@ pub fn run(agreed: Agreed, budget: &Budget, limits: &ServerLimits) {
         extended: agreed.extended,
         contexts: agreed.contexts,
         budget,
-        intake: Mutex::new(Intake { inbox: Inbox::new(agreed.stream.reader), over: false }),
+        intake: Mutex::new(Intake {
+            inbox: Inbox::new(agreed.stream.reader),
+            over: false,
+        }),
         writer: Mutex::new(agreed.stream.writer),
         control: agreed.stream.control,
         message_timeout: limits.message_timeout,
@@ -128,7 +131,10 @@ impl<'env> Session<'env> {
             return;
         }
         let builder = std::thread::Builder::new().name("nbd-request".to_owned());
-        if builder.spawn_scoped(scope, move || self.work(scope)).is_ok() {
+        if builder
+            .spawn_scoped(scope, move || self.work(scope))
+            .is_ok()
+        {
             self.threads.fetch_add(1, Ordering::AcqRel);
         }
     }
@@ -140,7 +146,11 @@ impl<'env> Session<'env> {
             return Ok(None);
         }
         let mut header = [0; EXTENDED_SIZE];
-        let header = &mut header[..if self.extended { EXTENDED_SIZE } else { COMPACT_SIZE }];
+        let header = &mut header[..if self.extended {
+            EXTENDED_SIZE
+        } else {
+            COMPACT_SIZE
+        }];
         self.fill(inbox, header)?;
         let request = Request::decode(self.extended, header)?;
         if request.command == Command::DISC {
@@ -152,7 +162,8 @@ impl<'env> Session<'env> {
         }
         let writes = request.command == Command::WRITE && self.refusal(&request).is_none();
         let share = (payload > 0 && writes).then(|| self.budget.take(payload));
-        self.control.read_until(Some(Instant::now() + self.message_timeout));
+        self.control
+            .read_until(Some(Instant::now() + self.message_timeout));
         if writes {
             // At most PAYLOAD_MAX, which fits.
             buffer.resize(usize::try_from(payload).unwrap_or(0), 0);
@@ -169,7 +180,8 @@ impl<'env> Session<'env> {
         if inbox.ahead() >= target.len() {
             return inbox.fill(target).map_err(broken_stream);
         }
-        self.control.read_until(Some(Instant::now() + self.message_timeout));
+        self.control
+            .read_until(Some(Instant::now() + self.message_timeout));
         let filled = inbox.fill(target).map_err(broken_stream);
         self.control.read_until(None);
         filled
@@ -191,8 +203,13 @@ impl<'env> Session<'env> {
     ) -> Result<()> {
         let flags = if last { CHUNK_DONE } else { 0 };
         let length = (fields.len() + payload.len()) as u64;
-        let chunk =
-            Chunk { flags, kind, cookie: request.cookie, offset: request.offset, length };
+        let chunk = Chunk {
+            flags,
+            kind,
+            cookie: request.cookie,
+            offset: request.offset,
+            length,
+        };
         let mut header = Vec::with_capacity(64);
         Reply::Chunk(chunk).encode(self.extended, &mut header);
         header.extend_from_slice(fields);
@@ -202,7 +219,11 @@ impl<'env> Session<'env> {
     /// Sends a simple reply, with the bytes of a read.
     pub fn send_simple(&self, request: &Request, error: Errno, payload: &[u8]) -> Result<()> {
         let mut header = Vec::with_capacity(16);
-        Reply::Simple { error, cookie: request.cookie }.encode(false, &mut header);
+        Reply::Simple {
+            error,
+            cookie: request.cookie,
+        }
+        .encode(false, &mut header);
         self.send(&header, payload)
     }
 
@@ -232,7 +253,8 @@ impl<'env> Session<'env> {
 
     fn send(&self, header: &[u8], payload: &[u8]) -> Result<()> {
         let mut writer = lock(&self.writer);
-        self.control.write_until(Some(Instant::now() + self.message_timeout));
+        self.control
+            .write_until(Some(Instant::now() + self.message_timeout));
         let sent = write_both(&mut **writer, header, payload).map_err(broken_stream);
         self.control.write_until(None);
         sent

@@ -19,7 +19,12 @@ pub struct Inbox {
 impl Inbox {
     /// Reads from `reader`.
     pub fn new(reader: Box<dyn Read + Send>) -> Self {
-        Self { reader, buffer: Box::new([0; BUFFER_SIZE]), start: 0, end: 0 }
+        Self {
+            reader,
+            buffer: Box::new([0; BUFFER_SIZE]),
+            start: 0,
+            end: 0,
+        }
     }
 
     /// How many bytes were read ahead.
@@ -79,7 +84,9 @@ impl Inbox {
             if !self.wait()? {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            let step = usize::try_from(count).unwrap_or(usize::MAX).min(self.ahead());
+            let step = usize::try_from(count)
+                .unwrap_or(usize::MAX)
+                .min(self.ahead());
             self.start += step;
             count -= step as u64;
         }
@@ -89,7 +96,11 @@ impl Inbox {
     /// The reader, where nothing was read ahead. Bytes read ahead of a switch to TLS were sent in
     /// the clear by somebody who is not the peer, or by a peer that breaks the protocol.
     pub fn into_reader(self) -> io::Result<Box<dyn Read + Send>> {
-        if self.ahead() == 0 { Ok(self.reader) } else { Err(io::ErrorKind::InvalidData.into()) }
+        if self.ahead() == 0 {
+            Ok(self.reader)
+        } else {
+            Err(io::ErrorKind::InvalidData.into())
+        }
     }
 
     /// A reader of what was read ahead and of all that follows.

@@ -63,11 +63,17 @@ impl<S: Socket> HangUp for Shared<S> {
     }
 
     fn read_until(&self, deadline: Option<Instant>) {
-        *self.read_deadline.lock().unwrap_or_else(PoisonError::into_inner) = deadline;
+        *self
+            .read_deadline
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = deadline;
     }
 
     fn write_until(&self, deadline: Option<Instant>) {
-        *self.write_deadline.lock().unwrap_or_else(PoisonError::into_inner) = deadline;
+        *self
+            .write_deadline
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = deadline;
     }
 }
 
@@ -76,7 +82,11 @@ where
     for<'a> &'a S: Read,
 {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let deadline = *self.shared.read_deadline.lock().unwrap_or_else(PoisonError::into_inner);
+        let deadline = *self
+            .shared
+            .read_deadline
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(deadline) = deadline {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -102,7 +112,11 @@ where
 
 impl<S> WriteHalf<S> {
     fn check_deadline(&self) -> io::Result<()> {
-        let deadline = *self.0.write_deadline.lock().unwrap_or_else(PoisonError::into_inner);
+        let deadline = *self
+            .0
+            .write_deadline
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         match deadline {
             Some(deadline) if Instant::now() >= deadline => Err(io::ErrorKind::TimedOut.into()),
             _ => Ok(()),
@@ -147,7 +161,10 @@ where
         write_deadline: Mutex::default(),
     });
     ByteStream {
-        reader: Box::new(ReadHalf { shared: Arc::clone(&shared), limited: false }),
+        reader: Box::new(ReadHalf {
+            shared: Arc::clone(&shared),
+            limited: false,
+        }),
         writer: Box::new(WriteHalf(Arc::clone(&shared))),
         control: shared,
     }
@@ -197,13 +214,21 @@ fn connect_tcp(host: &str, port: u16, deadline: Instant) -> io::Result<TcpStream
 /// `Timeout` keep their kinds.
 fn unreachable_error(address: &NbdAddress, error: io::Error) -> Error {
     let (kind, hint) = match error.kind() {
-        io::ErrorKind::PermissionDenied => {
-            (Kind::Denied, "run as a user who may open the socket, or use TCP")
-        }
+        io::ErrorKind::PermissionDenied => (
+            Kind::Denied,
+            "run as a user who may open the socket, or use TCP",
+        ),
         io::ErrorKind::TimedOut => (Kind::Timeout, "check the network and firewalls"),
-        _ => (Kind::Unreachable, "check that the NBD server runs and the address is right"),
+        _ => (
+            Kind::Unreachable,
+            "check that the NBD server runs and the address is right",
+        ),
     };
-    Error::new(kind, "mount.nbd.unreachable", format!("cannot connect to {address}"))
-        .hint(hint)
-        .caused_by(error)
+    Error::new(
+        kind,
+        "mount.nbd.unreachable",
+        format!("cannot connect to {address}"),
+    )
+    .hint(hint)
+    .caused_by(error)
 }

@@ -30,7 +30,11 @@ pub fn accept_tls(stream: ByteStream, config: Arc<ServerConfig>) -> io::Result<B
 }
 
 fn establish(stream: ByteStream, mut session: Connection) -> io::Result<ByteStream> {
-    let ByteStream { reader, writer, control } = stream;
+    let ByteStream {
+        reader,
+        writer,
+        control,
+    } = stream;
     session.set_buffer_limit(None);
     let mut both = Both { reader, writer };
     // complete_io sends an alert of its own before it fails.
@@ -46,7 +50,11 @@ fn establish(stream: ByteStream, mut session: Connection) -> io::Result<ByteStre
             start: 0,
             end: 0,
         }),
-        writer: Box::new(Sealing { session, writer: both.writer, sealed: Vec::new() }),
+        writer: Box::new(Sealing {
+            session,
+            writer: both.writer,
+            sealed: Vec::new(),
+        }),
         control,
     })
 }

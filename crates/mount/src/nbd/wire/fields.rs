@@ -15,7 +15,10 @@ pub struct Fields<'a> {
 impl<'a> Fields<'a> {
     /// The fields of `bytes`; `message` names them in errors.
     pub fn new(message: &'static str, bytes: &'a [u8]) -> Self {
-        Self { rest: bytes, message }
+        Self {
+            rest: bytes,
+            message,
+        }
     }
 
     /// How many bytes are left.
@@ -62,12 +65,18 @@ impl<'a> Fields<'a> {
     /// A string of `length` bytes.
     pub fn string(&mut self, length: usize) -> Result<String> {
         if length > STRING_MAX {
-            return Err(violation(format!("{} holds a string of {length} bytes", self.message)));
+            return Err(violation(format!(
+                "{} holds a string of {length} bytes",
+                self.message
+            )));
         }
         let bytes = self.bytes(length)?;
         match std::str::from_utf8(bytes) {
             Ok(text) if !text.contains('\0') => Ok(text.to_owned()),
-            _ => Err(violation(format!("{} holds a string that is not UTF-8", self.message))),
+            _ => Err(violation(format!(
+                "{} holds a string that is not UTF-8",
+                self.message
+            ))),
         }
     }
 
@@ -83,7 +92,11 @@ impl<'a> Fields<'a> {
         if self.rest.is_empty() {
             Ok(())
         } else {
-            Err(violation(format!("{} is {} bytes too long", self.message, self.rest.len())))
+            Err(violation(format!(
+                "{} is {} bytes too long",
+                self.message,
+                self.rest.len()
+            )))
         }
     }
 }

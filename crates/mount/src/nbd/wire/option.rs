@@ -94,7 +94,10 @@ impl OptionHeader {
         if magic != OPTION_MAGIC {
             return Err(violation(format!("an option starts with {magic:#x}")));
         }
-        let header = Self { code: OptionCode(fields.u32()?), length: fields.u32()? };
+        let header = Self {
+            code: OptionCode(fields.u32()?),
+            length: fields.u32()?,
+        };
         fields.finish()?;
         Ok(header)
     }
@@ -127,7 +130,9 @@ impl OptionReply {
         let mut fields = Fields::new("a reply to an option", bytes);
         let magic = fields.u64()?;
         if magic != REPLY_MAGIC {
-            return Err(violation(format!("a reply to an option starts with {magic:#x}")));
+            return Err(violation(format!(
+                "a reply to an option starts with {magic:#x}"
+            )));
         }
         let reply = Self {
             option: OptionCode(fields.u32()?),
@@ -136,7 +141,10 @@ impl OptionReply {
         };
         fields.finish()?;
         if reply.length > OPTION_DATA_MAX {
-            return Err(violation(format!("a reply to an option has {} bytes", reply.length)));
+            return Err(violation(format!(
+                "a reply to an option has {} bytes",
+                reply.length
+            )));
         }
         Ok(reply)
     }
@@ -155,24 +163,42 @@ pub fn encode_option_reply(option: OptionCode, code: ReplyCode, data: &[u8]) -> 
 
 /// What an error reply to an option means to us.
 pub fn refusal(option: OptionCode, code: ReplyCode, text: &str) -> Error {
-    let said = if text.is_empty() { String::new() } else { format!(": {text}") };
+    let said = if text.is_empty() {
+        String::new()
+    } else {
+        format!(": {text}")
+    };
     let (kind, name, what) = match code {
-        ReplyCode::ERR_UNKNOWN => {
-            (Kind::NotFound, "mount.nbd.export-unknown", "the server has no such export")
-        }
-        ReplyCode::ERR_TLS_REQD => {
-            (Kind::Denied, "mount.nbd.tls-required", "the server demands TLS")
-        }
-        ReplyCode::ERR_POLICY => {
-            (Kind::Denied, "mount.nbd.option-forbidden", "the server forbids it")
-        }
-        ReplyCode::ERR_SHUTDOWN => {
-            (Kind::Unreachable, "mount.nbd.server-stopping", "the server is being shut down")
-        }
-        ReplyCode::ERR_UNSUP => {
-            (Kind::Unsupported, "mount.nbd.option-unsupported", "the server does not support it")
-        }
-        _ => (Kind::Invalid, "mount.nbd.option-refused", "the server refuses it"),
+        ReplyCode::ERR_UNKNOWN => (
+            Kind::NotFound,
+            "mount.nbd.export-unknown",
+            "the server has no such export",
+        ),
+        ReplyCode::ERR_TLS_REQD => (
+            Kind::Denied,
+            "mount.nbd.tls-required",
+            "the server demands TLS",
+        ),
+        ReplyCode::ERR_POLICY => (
+            Kind::Denied,
+            "mount.nbd.option-forbidden",
+            "the server forbids it",
+        ),
+        ReplyCode::ERR_SHUTDOWN => (
+            Kind::Unreachable,
+            "mount.nbd.server-stopping",
+            "the server is being shut down",
+        ),
+        ReplyCode::ERR_UNSUP => (
+            Kind::Unsupported,
+            "mount.nbd.option-unsupported",
+            "the server does not support it",
+        ),
+        _ => (
+            Kind::Invalid,
+            "mount.nbd.option-refused",
+            "the server refuses it",
+        ),
     };
     let error = Error::new(kind, name, format!("{what} (option {}){said}", option.0));
     match code {
@@ -302,9 +328,13 @@ impl ContextQuery {
         let export = fields.counted_string()?;
         let count = fields.u32()?;
         if count > QUERIES_MAX {
-            return Err(violation(format!("{count} metadata contexts are asked for")));
+            return Err(violation(format!(
+                "{count} metadata contexts are asked for"
+            )));
         }
-        let queries = (0..count).map(|_| fields.counted_string()).collect::<Result<_>>()?;
+        let queries = (0..count)
+            .map(|_| fields.counted_string())
+            .collect::<Result<_>>()?;
         fields.finish()?;
         Ok(Self { export, queries })
     }
@@ -356,7 +386,9 @@ pub fn check_context_count(count: usize) -> Result<()> {
     if count <= CONTEXTS_MAX {
         Ok(())
     } else {
-        Err(violation(format!("{count} metadata contexts are in use at once")))
+        Err(violation(format!(
+            "{count} metadata contexts are in use at once"
+        )))
     }
 }
 

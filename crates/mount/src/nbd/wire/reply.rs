@@ -96,13 +96,26 @@ impl Reply {
         let mut fields = Fields::new("a reply", bytes);
         let magic = fields.u32()?;
         let reply = if magic == SIMPLE_MAGIC {
-            Self::Simple { error: Errno(fields.u32()?), cookie: fields.u64()? }
+            Self::Simple {
+                error: Errno(fields.u32()?),
+                cookie: fields.u64()?,
+            }
         } else if magic == STRUCTURED_MAGIC || magic == EXTENDED_MAGIC {
             let (flags, kind, cookie) = (fields.u16()?, ChunkKind(fields.u16()?), fields.u64()?);
             let extended = magic == EXTENDED_MAGIC;
             let offset = if extended { fields.u64()? } else { 0 };
-            let length = if extended { fields.u64()? } else { u64::from(fields.u32()?) };
-            let chunk = Chunk { flags, kind, cookie, offset, length };
+            let length = if extended {
+                fields.u64()?
+            } else {
+                u64::from(fields.u32()?)
+            };
+            let chunk = Chunk {
+                flags,
+                kind,
+                cookie,
+                offset,
+                length,
+            };
             chunk.check_length()?;
             Self::Chunk(chunk)
         } else {
@@ -121,7 +134,11 @@ impl Reply {
                 out.extend_from_slice(&cookie.to_be_bytes());
             }
             Self::Chunk(chunk) => {
-                let magic = if extended { EXTENDED_MAGIC } else { STRUCTURED_MAGIC };
+                let magic = if extended {
+                    EXTENDED_MAGIC
+                } else {
+                    STRUCTURED_MAGIC
+                };
                 out.extend_from_slice(&magic.to_be_bytes());
                 out.extend_from_slice(&chunk.flags.to_be_bytes());
                 out.extend_from_slice(&chunk.kind.0.to_be_bytes());
@@ -159,13 +176,19 @@ impl Chunk {
             }
             kind if kind.is_error() => (6..=STRING_MAX as u64 + 64).contains(&length),
             kind => {
-                return Err(violation(format!("a reply has a chunk of the unknown kind {}", kind.0)));
+                return Err(violation(format!(
+                    "a reply has a chunk of the unknown kind {}",
+                    kind.0
+                )));
             }
         };
         if fits {
             Ok(())
         } else {
-            Err(violation(format!("a chunk of kind {} has a length of {length}", self.kind.0)))
+            Err(violation(format!(
+                "a chunk of kind {} has a length of {length}",
+                self.kind.0
+            )))
         }
     }
 }
@@ -175,7 +198,11 @@ pub fn decode_hole(payload: &[u8]) -> Result<(u64, u32)> {
     let mut fields = Fields::new("a hole", payload);
     let hole = (fields.u64()?, fields.u32()?);
     fields.finish()?;
-    if hole.1 == 0 { Err(violation("a hole is empty")) } else { Ok(hole) }
+    if hole.1 == 0 {
+        Err(violation("a hole is empty"))
+    } else {
+        Ok(hole)
+    }
 }
 
 /// The payload of any error chunk: number and text for people.
@@ -206,7 +233,11 @@ pub fn decode_status(kind: ChunkKind, payload: &[u8]) -> Result<(u32, Vec<Descri
     let mut fields = Fields::new("a block status", payload);
     let context = fields.u32()?;
     let wide = kind == ChunkKind::BLOCK_STATUS_EXT;
-    let count = if wide { fields.u32()? as usize } else { fields.remaining() / 8 };
+    let count = if wide {
+        fields.u32()? as usize
+    } else {
+        fields.remaining() / 8
+    };
     let size = if wide { 16 } else { 8 };
     if count == 0 || count > DESCRIPTORS_MAX || fields.remaining() != count * size {
         return Err(violation(format!("a block status has {count} descriptors")));

@@ -64,7 +64,11 @@ pub struct Request {
 impl Request {
     /// Appends the header. The caller keeps lengths of compact requests within 32 bits.
     pub fn encode(&self, extended: bool, out: &mut Vec<u8>) {
-        let magic = if extended { EXTENDED_REQUEST_MAGIC } else { REQUEST_MAGIC };
+        let magic = if extended {
+            EXTENDED_REQUEST_MAGIC
+        } else {
+            REQUEST_MAGIC
+        };
         out.extend_from_slice(&magic.to_be_bytes());
         out.extend_from_slice(&self.flags.to_be_bytes());
         out.extend_from_slice(&self.command.0.to_be_bytes());
@@ -81,7 +85,11 @@ impl Request {
     /// Reads a header of the length that goes with `extended`.
     pub fn decode(extended: bool, bytes: &[u8]) -> Result<Self> {
         let mut fields = Fields::new("a request", bytes);
-        let expected = if extended { EXTENDED_REQUEST_MAGIC } else { REQUEST_MAGIC };
+        let expected = if extended {
+            EXTENDED_REQUEST_MAGIC
+        } else {
+            REQUEST_MAGIC
+        };
         let magic = fields.u32()?;
         if magic != expected {
             return Err(violation(format!("a request starts with {magic:#x}")));
@@ -91,19 +99,21 @@ impl Request {
             command: Command(fields.u16()?),
             cookie: fields.u64()?,
             offset: fields.u64()?,
-            length: if extended { fields.u64()? } else { u64::from(fields.u32()?) },
+            length: if extended {
+                fields.u64()?
+            } else {
+                u64::from(fields.u32()?)
+            },
         };
         fields.finish()?;
         Ok(request)
     }
 
-    /// How many bytes of payload follow the header.
+    /// How many bytes of payload follow the header. With extended headers a flag tells; but QEMU
+    /// (tried: 10.0) sends the bytes of a write without it, so that a write always has some.
     pub fn payload_length(&self, extended: bool) -> u64 {
-        let carries = if extended {
-            self.flags & CMD_FLAG_PAYLOAD_LEN != 0
-        } else {
-            self.command == Command::WRITE
-        };
+        let flagged = extended && self.flags & CMD_FLAG_PAYLOAD_LEN != 0;
+        let carries = flagged || self.command == Command::WRITE;
         if carries { self.length } else { 0 }
     }
 }

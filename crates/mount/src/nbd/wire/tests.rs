@@ -74,17 +74,32 @@ proptest! {
 #[test]
 fn layouts_are_those_of_the_document() {
     let mut bytes = Vec::new();
-    Request { flags: 4, command: Command::READ, cookie: 7, offset: 8, length: 9 }
-        .encode(false, &mut bytes);
+    Request {
+        flags: 4,
+        command: Command::READ,
+        cookie: 7,
+        offset: 8,
+        length: 9,
+    }
+    .encode(false, &mut bytes);
     let expected = [
         [0x25, 0x60, 0x95, 0x13, 0, 4, 0, 0].as_slice(),
         &[0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0, 9],
     ];
     assert_eq!(bytes, expected.concat());
-    let chunk = Chunk { flags: 1, kind: ChunkKind::NONE, cookie: 7, offset: 5, length: 0 };
+    let chunk = Chunk {
+        flags: 1,
+        kind: ChunkKind::NONE,
+        cookie: 7,
+        offset: 5,
+        length: 0,
+    };
     bytes.clear();
     Reply::Chunk(chunk).encode(true, &mut bytes);
-    assert_eq!(header_size([0x6e, 0x8a, 0x27, 0x8c], true).unwrap(), bytes.len());
+    assert_eq!(
+        header_size([0x6e, 0x8a, 0x27, 0x8c], true).unwrap(),
+        bytes.len()
+    );
     assert_eq!(Reply::decode(&bytes).unwrap(), Reply::Chunk(chunk));
     assert!(header_size([0x6e, 0x8a, 0x27, 0x8c], false).is_err());
 }
@@ -102,7 +117,13 @@ fn lengths_that_would_make_us_allocate_are_refused() {
         (ChunkKind(0x8fff), 1 << 20),
         (ChunkKind(3), 0),
     ] {
-        let chunk = Chunk { flags: 1, kind, cookie: 0, offset: 0, length };
+        let chunk = Chunk {
+            flags: 1,
+            kind,
+            cookie: 0,
+            offset: 0,
+            length,
+        };
         for extended in [false, true] {
             let mut bytes = Vec::new();
             Reply::Chunk(chunk).encode(extended, &mut bytes);
@@ -117,7 +138,13 @@ fn lengths_that_would_make_us_allocate_are_refused() {
 
 #[test]
 fn errors_of_the_wire_and_ours_match() {
-    for errno in [Errno::PERM, Errno::IO, Errno::INVAL, Errno::NOSPC, Errno::NOTSUP] {
+    for errno in [
+        Errno::PERM,
+        Errno::IO,
+        Errno::INVAL,
+        Errno::NOSPC,
+        Errno::NOTSUP,
+    ] {
         let (kind, code) = errno.kind_and_code();
         assert_eq!(Errno::of(&Error::new(kind, code, "")), errno);
     }
