@@ -94,6 +94,30 @@ impl<T: BlockRead + ?Sized> BlockRead for Box<T> {
     }
 }
 
+impl<T: BlockWrite + ?Sized> BlockWrite for std::sync::Arc<T> {
+    fn write_at(&self, offset: ByteOffset, bytes: &[u8]) -> Result<()> {
+        (**self).write_at(offset, bytes)
+    }
+    fn write_zeroes(&self, range: ByteRange) -> Result<()> {
+        (**self).write_zeroes(range)
+    }
+    fn flush(&self) -> Result<()> {
+        (**self).flush()
+    }
+}
+
+impl<T: BlockWrite + ?Sized> BlockWrite for Box<T> {
+    fn write_at(&self, offset: ByteOffset, bytes: &[u8]) -> Result<()> {
+        (**self).write_at(offset, bytes)
+    }
+    fn write_zeroes(&self, range: ByteRange) -> Result<()> {
+        (**self).write_zeroes(range)
+    }
+    fn flush(&self) -> Result<()> {
+        (**self).flush()
+    }
+}
+
 /// An error unless `range` lies inside a disk of `size`.
 pub fn check_range(range: ByteRange, size: ByteCount) -> Result<()> {
     let end = range.offset.0.checked_add(range.length.0);

@@ -53,10 +53,6 @@ impl<'a> Fields<'a> {
         self.array(at).map(u64::from_le_bytes)
     }
 
-    pub(crate) fn be16(&self, at: usize) -> Result<u16> {
-        self.array(at).map(u16::from_be_bytes)
-    }
-
     pub(crate) fn be32(&self, at: usize) -> Result<u32> {
         self.array(at).map(u32::from_be_bytes)
     }

@@ -96,11 +96,6 @@ impl HostFile {
         self.is_device
     }
 
-    /// The name it was opened by.
-    pub(crate) fn shown(&self) -> &str {
-        &self.shown
-    }
-
     /// The file itself, for system calls that only one format needs.
     pub(crate) fn as_file(&self) -> &File {
         &self.file

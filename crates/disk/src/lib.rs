@@ -16,6 +16,7 @@ mod field;
 mod file;
 mod image;
 mod inflate;
+pub mod layer;
 mod opener;
 mod probe;
 pub mod qcow2;

@@ -119,8 +119,9 @@ fn a_log_that_qemu_wrote_is_replayed_as_qemu_does() {
         .find(|region| region[..4] == [0x66, 0x77, 0xc2, 0x2d])
         .map(|region| u64::from_le_bytes(region[16..24].try_into().unwrap()) as usize)
         .unwrap();
-    // As if the table had not been written after the log. The entry logged is the last one.
-    bytes[bat + 6 * 8..bat + 7 * 8].fill(0);
+    // As if the table had not been written after the log.
+    bytes[bat + 5 * 8..bat + 7 * 8].fill(0);
+    mark_log_as_used(&mut bytes);
     std::fs::write(&image, &bytes).unwrap();
     let opened = disk::open(&image).unwrap();
     assert!(
@@ -146,6 +147,27 @@ fn a_log_that_qemu_wrote_is_replayed_as_qemu_does() {
         text(&flat),
     ]);
     let expected = std::fs::read(&flat).unwrap();
+    assert_eq!(expected[5 * MIB as usize + 5], 2);
     assert_eq!(expected[6 * MIB as usize + 5], 2);
     assert_holds(&opened, &expected, "after the replay");
+}
+
+/// Puts the id of the newest log entry into the newest header. QEMU takes it out again as soon as
+/// the table is written, so that no kill from outside leaves the state between.
+fn mark_log_as_used(bytes: &mut [u8]) {
+    let number =
+        |bytes: &[u8], at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
+    let newest_log = (MIB as usize..2 * MIB as usize)
+        .step_by(4096)
+        .filter(|at| &bytes[*at..at + 4] == b"loge")
+        .max_by_key(|at| number(bytes, at + 16))
+        .unwrap();
+    let header = [64 << 10, 128 << 10]
+        .into_iter()
+        .max_by_key(|at| number(bytes, at + 8))
+        .unwrap();
+    bytes.copy_within(newest_log + 32..newest_log + 48, header + 48);
+    bytes[header + 4..header + 8].fill(0);
+    let sum = crc32c::crc32c(&bytes[header..header + 4096]);
+    bytes[header + 4..header + 8].copy_from_slice(&sum.to_le_bytes());
 }
