@@ -8,6 +8,7 @@ use super::{Tally, mix, prepare};
 use crate::disk::{Broken, Moment, Outcome, SimDisk};
 use crate::history::{self, Command, Expected, Ground, Standing};
 use crate::oracle::{Questions, judge};
+use base::digest::Digest;
 use std::collections::BTreeSet;
 
 /// What to crash, and how thoroughly.
@@ -74,12 +75,15 @@ pub fn crashes(ground: &Ground, plan: &Crashes) -> Tally {
     }
 }
 
+/// The digest of a disk, and what is expected of each generation on it.
+type State = (Digest, Vec<(u64, u8)>);
+
 struct Explorer<'a> {
     ground: &'a Ground,
     plan: &'a Crashes,
     tally: Tally,
     /// Disks judged already, with what was expected of them.
-    seen: BTreeSet<([u8; 32], Vec<(u64, u8)>)>,
+    seen: BTreeSet<State>,
 }
 
 impl Explorer<'_> {
@@ -140,7 +144,7 @@ impl Explorer<'_> {
         let disk = moment.crash(outcome);
         let standing = |(generation, standing): (&u64, &Standing)| (*generation, *standing as u8);
         let key = (
-            disk.content_digest().0,
+            disk.content_digest(),
             expected.iter().map(standing).collect(),
         );
         if !self.seen.insert(key) {

@@ -1,5 +1,8 @@
 //! The simulator judged by a toy whose mistakes are known, then the store judged by the simulator.
 
+// All of this program is tests; helpers outside `#[test]` functions may fail them too.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod seeds;
 mod store;
 mod toy;

@@ -9,11 +9,7 @@ use sim::worlds::{self, Crashes, Tally};
 use std::sync::Arc;
 
 fn ground(toy: Toy) -> Ground {
-    Ground {
-        engine: Arc::new(toy),
-        seed: 1,
-        pages: 8,
-    }
+    Ground::new(Arc::new(toy), 1, 12)
 }
 
 const HISTORY: [Command; 4] = [
