@@ -170,9 +170,13 @@ impl Qcow2Reader {
             )
             .hint("the file was cut off; restore it from a backup"));
         }
-        let (inside, outside) = buffer.split_at_mut(buffer.len().min(rest as usize));
+        let (inside, outside) = buffer.split_at_mut((buffer.len() as u64).min(rest) as usize);
         outside.fill(0);
-        self.data.read_at(ByteOffset(host), inside)
+        if inside.is_empty() {
+            Ok(())
+        } else {
+            self.data.read_at(ByteOffset(host), inside)
+        }
     }
 
     fn read_compressed(&self, host: u64, length: u64, at: usize, buffer: &mut [u8]) -> Result<()> {

@@ -384,7 +384,11 @@ impl Qcow2Writer {
         let rest = self.file.length()?.saturating_sub(host);
         let (inside, outside) = buffer.split_at_mut((buffer.len() as u64).min(rest) as usize);
         outside.fill(0);
-        self.file.read_at(host, inside)
+        if inside.is_empty() {
+            Ok(())
+        } else {
+            self.file.read_at(host, inside)
+        }
     }
 }
 
