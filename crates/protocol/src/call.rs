@@ -288,6 +288,7 @@ async fn sort_answers(mut receiver: LinkReceiver, pending: Arc<Mutex<Pending>>) 
         match receiver.receive().await {
             Ok(Some(frame)) => {
                 if let Err(error) = sort_answer(frame, &pending) {
+                    receiver.fail(&error);
                     break error;
                 }
             }

@@ -352,11 +352,6 @@ impl LinkSender {
     pub fn close(&self, why: Option<&Error>) {
         let _ = self.queue.send(Queued::Goodbye(why.map(ErrorWord::from)));
     }
-
-    /// Ends the link at once, for both halves.
-    pub(crate) fn fail(&self, error: &Error) {
-        self.end.fail(error);
-    }
 }
 
 /// The half that receives.
@@ -419,6 +414,11 @@ impl LinkReceiver {
                 _ => return Ok(Some(frame)),
             }
         }
+    }
+
+    /// Ends the link at once, for both halves.
+    pub(crate) fn fail(&self, error: &Error) {
+        self.end.fail(error);
     }
 
     /// Reads and drops what still comes until the peer has closed, for a bounded time. Without

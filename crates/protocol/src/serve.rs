@@ -153,24 +153,37 @@ async fn send_event(
 }
 
 /// Answers all requests of a link until it ends, then waits for the answers still at work (told to
-/// cancel).
+/// cancel). Dropping the future ends the link and tells them, too, without waiting.
 ///
 /// # Errors
 /// Why the link ended, unless the peer said goodbye.
 pub async fn serve<S: Service>(link: Link, service: Arc<S>) -> Result<()> {
     let (sender, mut receiver) = link.split();
     let calls = Calls::default();
+    let ending = Ending { calls: calls.clone(), sender: sender.clone() };
     let mut work = JoinSet::new();
     let ended = answer_all(&mut receiver, &sender, &calls, &mut work, &service).await;
     if let Err(error) = &ended {
-        sender.fail(error);
+        // Heard by a peer that broke the rules; where the connection is gone nobody hears it.
+        sender.close(Some(error));
     }
-    calls.cancel_all();
+    drop(ending);
     while work.join_next().await.is_some() {}
-    // Says goodbye.
-    drop(sender);
     receiver.drain().await;
     ended
+}
+
+/// Tells all calls that nobody waits any more, also where `serve` itself is dropped half-way.
+struct Ending {
+    calls: Calls,
+    sender: LinkSender,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.calls.cancel_all();
+        self.sender.close(None);
+    }
 }
 
 async fn answer_all<S: Service>(

@@ -122,6 +122,14 @@ impl ExpectedStream {
     }
 }
 
+impl ExpectedStream {
+    /// The stream, if the other side begins it within `patience`; ask again otherwise. For threads
+    /// that look at something else between.
+    pub fn begun_within(&self, patience: Duration) -> Option<BulkHalves> {
+        self.arrived.recv_timeout(patience).ok()
+    }
+}
+
 impl Drop for ExpectedStream {
     fn drop(&mut self) {
         self.register.lock().remove(&self.id);
