@@ -142,7 +142,7 @@ pub fn full(platform: &dyn Platform, subject: &dyn Subject) -> Result<()> {
         .iter()
         .all(|resource| resource.kind == ResourceKind::Tracker);
     promise(
-        only_tracker && !left.is_empty() == tracking,
+        only_tracker && left.is_empty() != tracking,
         format!("a good run left {left:?}"),
     )?;
     drop_tracker(platform, subject, &token)?;

@@ -79,6 +79,16 @@ pub fn checkpoint(disks: &[DiskPart<'_>], token: &Token) -> Option<String> {
     Some(xml)
 }
 
+/// The record of a checkpoint as if it covered one disk only.
+pub fn checkpoint_of_disk(checkpoint: &CheckpointXml, disk: &str) -> String {
+    let (name, disk) = (escape(&checkpoint.name), escape(disk));
+    format!(
+        "<domaincheckpoint><name>{name}</name><creationTime>{}</creationTime><disks>\
+         <disk name='{disk}' checkpoint='bitmap' bitmap='{name}'/></disks></domaincheckpoint>",
+        checkpoint.created.unwrap_or(0)
+    )
+}
+
 /// A running backup as libvirt describes it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RunningXml {

@@ -58,13 +58,45 @@ pub fn trackers(connection: &Connection, domain: &DomainRef) -> Result<Vec<Track
     Ok(trackers)
 }
 
-/// Deletes a checkpoint; one that is not there is no error. The machine must be on.
+/// Deletes a checkpoint with its bitmaps; one that is not there is no error. The machine must be on.
 pub fn delete(connection: &Connection, domain: &DomainRef, name: &str) -> Result<bool> {
-    match connection.delete_checkpoint(domain, name) {
+    match connection.delete_checkpoint(domain, name, 0) {
         Ok(()) => Ok(true),
         Err(failure) if failure.code() == Some(code::NO_CHECKPOINT) => Ok(false),
+        Err(Failure::Refused(refusal)) if refusal.is_bitmap_missing() => {
+            delete_piecemeal(connection, domain, name)
+        }
         Err(failure) => Err(failure.into_error(&domain.name, "deleting a checkpoint")),
     }
+}
+
+/// Deletes a checkpoint that lacks a bitmap on some disk, which libvirt refuses to delete as a whole (a
+/// bitmap is written to its image only when the machine stops, so a crash before that loses it): first
+/// the record, then disk by disk a record of that disk alone with whatever bitmap it has.
+fn delete_piecemeal(connection: &Connection, domain: &DomainRef, name: &str) -> Result<bool> {
+    const DOING: &str = "deleting a broken checkpoint";
+    let xml = document(connection, domain, name)?;
+    let checkpoint = backup_xml::read_checkpoint(&xml)?;
+    let forget = || {
+        connection
+            .delete_checkpoint(domain, name, flag::CHECKPOINT_DELETE_METADATA_ONLY)
+            .said(domain, DOING)
+    };
+    forget()?;
+    for disk in &checkpoint.disks {
+        let alone = backup_xml::checkpoint_of_disk(&checkpoint, disk);
+        if connection
+            .create_checkpoint(domain, &alone, flag::CHECKPOINT_REDEFINE)
+            .is_ok()
+        {
+            match connection.delete_checkpoint(domain, name, 0) {
+                Ok(()) => {}
+                Err(Failure::Refused(refusal)) if refusal.is_bitmap_missing() => forget()?,
+                Err(failure) => return Err(failure.into_error(&domain.name, DOING)),
+            }
+        }
+    }
+    Ok(true)
 }
 
 /// Whether the changes of a disk since `base` can be believed; the machine must be on.

@@ -91,6 +91,8 @@ pub mod flag {
     pub const CHECKPOINT_REDEFINE: u32 = 1;
     /// And see that the bitmap does exist and is whole.
     pub const CHECKPOINT_REDEFINE_VALIDATE: u32 = 4;
+    /// Delete the record of a checkpoint, not its bitmaps.
+    pub const CHECKPOINT_DELETE_METADATA_ONLY: u32 = 2;
     /// Checkpoint XML without the whole machine in it.
     pub const CHECKPOINT_XML_NO_DOMAIN: u32 = 2;
     /// In the order from parents to children.
@@ -106,6 +108,7 @@ pub mod flag {
 /// Error numbers.
 pub mod code {
     #![allow(missing_docs)]
+    pub const INTERNAL_ERROR: i32 = 1;
     pub const NO_SUPPORT: i32 = 3;
     pub const OPERATION_FAILED: i32 = 9;
     pub const XML_ERROR: i32 = 27;

@@ -36,6 +36,14 @@ impl Refusal {
                 && self.message.contains("job")
     }
 
+    /// Whether a checkpoint's bitmap is not in its image.
+    pub fn is_bitmap_missing(&self) -> bool {
+        matches!(
+            self.code,
+            code::INTERNAL_ERROR | code::CHECKPOINT_INCONSISTENT
+        ) && self.message.contains("bitmap")
+    }
+
     /// Whether the machine should run and does not.
     pub fn is_inactive(&self) -> bool {
         self.code == code::OPERATION_INVALID

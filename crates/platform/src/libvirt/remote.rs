@@ -331,9 +331,12 @@ impl Connection {
     }
 
     /// Deletes a checkpoint with its bitmaps.
-    pub fn delete_checkpoint(&self, domain: &DomainRef, name: &str) -> Answer<()> {
-        self.ask_long(remote::CHECKPOINT_DELETE, checkpoint(domain, name).u32(0))
-            .map(drop)
+    pub fn delete_checkpoint(&self, domain: &DomainRef, name: &str, flags: u32) -> Answer<()> {
+        self.ask_long(
+            remote::CHECKPOINT_DELETE,
+            checkpoint(domain, name).u32(flags),
+        )
+        .map(drop)
     }
 
     /// Begins a backup and, in the same moment, a checkpoint.

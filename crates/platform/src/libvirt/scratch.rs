@@ -145,7 +145,7 @@ impl<'a> Scratch<'a> {
         match self.remote {
             None => match std::fs::remove_dir_all(&folder) {
                 Ok(()) => Ok(true),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+                Err(error) if is_absent(&error) => Ok(false),
                 Err(error) => Err(Error::io(format!("removing {}", folder.display()), error)),
             },
             Some(remote) => {
@@ -165,7 +165,7 @@ impl<'a> Scratch<'a> {
                     .flatten()
                     .filter_map(|entry| Token::recognise(entry.file_name().to_str()?))
                     .collect(),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+                Err(error) if is_absent(&error) => Vec::new(),
                 Err(error) => {
                     return Err(Error::io(format!("listing {}", self.base.display()), error));
                 }
@@ -179,6 +179,11 @@ impl<'a> Scratch<'a> {
         tokens.sort();
         Ok(tokens)
     }
+}
+
+fn is_absent(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{NotADirectory, NotFound};
+    matches!(error.kind(), NotFound | NotADirectory)
 }
 
 /// User and group of QEMU, from the host's capabilities; `None` where libvirt changes no owners.

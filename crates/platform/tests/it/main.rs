@@ -3,3 +3,4 @@
 mod conformance;
 mod lab;
 mod libvirt_backup;
+mod libvirt_failures;
