@@ -205,7 +205,7 @@ impl Header {
                 ),
             ));
         }
-        if self.l1_entries > 0 && self.l1_offset % self.cluster_size() != 0 {
+        if self.l1_entries > 0 && !self.l1_offset.is_multiple_of(self.cluster_size()) {
             return Err(corrupt(
                 "l1-unaligned",
                 "the L1 table does not start at a cluster",

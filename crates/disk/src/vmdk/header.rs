@@ -180,7 +180,7 @@ fn check_shape(capacity: u64, grain_sectors: u64, table_entries: u64) -> Result<
             format!("grain tables of {table_entries} entries"),
         ));
     }
-    let size = capacity.checked_mul(SECTOR).unwrap_or(u64::MAX);
+    let size = capacity.saturating_mul(SECTOR);
     crate::file::check_disk_size(size)
 }
 
