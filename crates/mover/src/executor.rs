@@ -1,0 +1,190 @@
+//! Does every command of the data plane.
+//!
+//! Knows: the open repository, the point in the making and the tasks of one process. Refuses to
+//! know: whether a command came over a link or from a person's prompt.
+//!
+//! | file | commands |
+//! |---|---|
+//! | [`vault`] | creating, opening, listing, deleting, collecting, verifying |
+//! | [`inspect`] | reading files, bytes, maps and differences of points |
+//! | [`making`] | a new point: begin, disks, files, commit, abort |
+//! | [`restoring`] | writing disks of points |
+//! | [`streaming`] | disks and images from and to other agents |
+//! | [`host_files`] | images and small files of the host |
+
+mod host_files;
+mod inspect;
+mod making;
+mod network;
+mod restoring;
+mod streaming;
+mod translate;
+mod vault;
+
+use crate::task::Tasks;
+use base::clock::Clock;
+use base::files::Files;
+use base::random::Random;
+use base::{Error, Kind, Result};
+use making::Making;
+pub use network::Network;
+use protocol::words::agent::{AgentRequest, AgentResponse};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use store::{Environment, Repository};
+
+/// The longest that one `Progress` may wait.
+const PROGRESS_WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// Does commands. Any number of threads may hand them in.
+pub struct Executor {
+    environment: Environment,
+    network: Option<Network>,
+    /// Before `state`: tasks are stopped before what they use goes away.
+    tasks: Tasks,
+    state: Mutex<State>,
+}
+
+/// What is open.
+#[derive(Default)]
+struct State {
+    vault: Option<Vault>,
+    making: Option<Arc<Making>>,
+}
+
+/// A repository and the folder it is in.
+#[derive(Clone)]
+struct Vault {
+    repository: Repository,
+    files: Arc<dyn Files>,
+}
+
+impl Executor {
+    /// An executor with nothing open.
+    pub fn new(clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Self {
+        Self {
+            environment: Environment { clock, random },
+            network: None,
+            tasks: Tasks::default(),
+            state: Mutex::default(),
+        }
+    }
+
+    /// An executor with this machine's clock and randomness.
+    pub fn of_this_machine() -> Self {
+        Self::new(Arc::new(base::os::OsClock), Arc::new(base::os::OsRandom))
+    }
+
+    /// Lets it speak to other agents.
+    #[must_use]
+    pub fn with_network(mut self, network: Network) -> Self {
+        self.network = Some(network);
+        self
+    }
+
+    /// Does a command. Long work goes on in a task after this has returned.
+    ///
+    /// # Errors
+    /// Those of the command.
+    pub fn execute(&self, request: AgentRequest) -> Result<AgentResponse> {
+        use AgentRequest as R;
+        match request {
+            R::CreateRepository { access, options } => self.create_repository(&access, &options),
+            R::OpenRepository { access } => self.open_repository(&access),
+            R::ListPoints => self.list_points(),
+            R::ShowPoint { point } => self.show_point(point),
+            R::DeletePoints { points } => self.delete_points(&points),
+            R::Collect => self.collect(),
+            R::Verify { point, read_data } => self.verify(point, read_data),
+            R::ReadFile { point, path } => self.read_file(point, &path),
+            R::ReadDisk { point, disk, range } => self.read_disk(point, &disk, range),
+            R::MapDisk { point, disk, from } => self.map_disk(point, &disk, from),
+            R::DiffDisk {
+                point,
+                other,
+                disk,
+                from,
+            } => self.diff_disk(point, other, &disk, from),
+            R::BeginPoint { point, compression } => self.begin_point(point, compression),
+            R::CopyDisk { order } => self.copy_disk(order),
+            R::PutFile { path, bytes } => self.put_file(&path, &bytes),
+            R::CommitPoint { draft, trackers } => self.commit_point(draft, trackers),
+            R::AbortPoint => self.abort_point(),
+            R::RestoreDisk {
+                point,
+                disk,
+                target,
+            } => self.restore_disk(point, disk, target),
+            R::ReceiveDisk { order, stream } => self.receive_disk(order, &stream),
+            R::SendDisk { order, to, stream } => self.send_disk(order, to, &stream),
+            R::SendPointDisk {
+                point,
+                disk,
+                to,
+                stream,
+            } => self.send_point_disk(point, disk, to, &stream),
+            R::ReceiveImage {
+                size,
+                target,
+                stream,
+            } => self.receive_image(size, target, &stream),
+            R::ProbeImage { path } => host_files::probe_image(&path),
+            R::ReadHostFile { path } => host_files::read(&path),
+            R::WriteHostFile { path, bytes } => host_files::write(&path, &bytes),
+            R::RemoveHostFiles { paths } => host_files::remove(&paths),
+            R::Progress { task, wait_millis } => {
+                let wait = Duration::from_millis(wait_millis.into()).min(PROGRESS_WAIT_MAX);
+                Ok(AgentResponse::Task(Box::new(
+                    self.tasks.find(task)?.report(wait),
+                )))
+            }
+            R::Cancel { task } => {
+                self.tasks.find(task)?.cancel.cancel();
+                Ok(AgentResponse::Done)
+            }
+        }
+    }
+
+    /// Whether a task runs or a point is in the making.
+    pub fn is_busy(&self) -> bool {
+        self.tasks.any_running() || self.state().making.is_some()
+    }
+
+    /// Ends everything: tasks are stopped, what was not committed is thrown away.
+    pub fn close(&self) {
+        self.tasks.stop();
+        if let Err(error) = self.abort_point() {
+            tracing::warn!(
+                code = error.code(),
+                "throwing the unfinished point away: {error}"
+            );
+        }
+        self.state().vault = None;
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The open repository.
+    fn vault(&self) -> Result<Vault> {
+        self.state().vault.clone().ok_or_else(|| {
+            Error::new(
+                Kind::Conflict,
+                "mover.repository.not-open",
+                "no repository is open here",
+            )
+            .hint("open one first")
+        })
+    }
+
+    fn repository(&self) -> Result<Repository> {
+        Ok(self.vault()?.repository)
+    }
+}
+
+impl Drop for Executor {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
