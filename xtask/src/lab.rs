@@ -13,7 +13,6 @@ mod domain;
 pub mod door;
 pub mod export;
 pub mod guest;
-mod hold;
 mod parts;
 mod virsh;
 

@@ -8,6 +8,7 @@ mod demo;
 mod digest;
 mod elf;
 mod lab;
+mod marked;
 mod need;
 mod step;
 mod stop;

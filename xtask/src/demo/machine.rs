@@ -150,7 +150,7 @@ fn back_up(
     cancel: &Cancel,
 ) -> Result<Chapter> {
     let file = lab.scratch("exports")?.join(format!("{title}.raw"));
-    let watch = Watch::begin(lab.virsh(), guest.name(), site.program(), &file, cancel)?;
+    let watch = Watch::begin(lab.virsh(), guest.name(), site.mark(), &file, cancel)?;
     let mut figures = site.run_job(JOB, cancel)?;
     let taken = watch.end()?;
     // The program stood still for the comparison; that is not its time.

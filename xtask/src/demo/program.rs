@@ -6,10 +6,13 @@
 
 use crate::command::{Run, stop};
 use crate::lab::make_folder;
+use crate::marked::Mark;
+use crate::step::detail;
 use base::cancel::Cancel;
 use base::{Error, Kind, Result};
 use serde_json::Value;
 use std::fs::File;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::{Duration, Instant};
@@ -17,14 +20,17 @@ use std::time::{Duration, Instant};
 const READY_DEADLINE: Duration = Duration::from_secs(60);
 const CALL_DEADLINE: Duration = Duration::from_secs(120);
 const RUN_DEADLINE: Duration = Duration::from_secs(3_600);
-/// The name that `backstay up` gives to the host it runs on.
-const HOST: &str = "local";
 
-/// A running `backstay up` with an empty state of its own; stopped when dropped.
+/// Exit code of a session that ended with something a person should know.
+const WARNINGS: i32 = 11;
+
+/// A running `backstay up` with an empty state of its own; stopped when dropped, with all that it
+/// started.
 pub struct Site {
     program: PathBuf,
     state: PathBuf,
     server: Child,
+    mark: Mark,
 }
 
 /// The figures of one run.
@@ -65,16 +71,23 @@ impl Site {
                 .open(path)
                 .map_err(|error| Error::io(format!("making {}", path.display()), error))
         };
-        let mut run = Run::new(program)
-            .arg("up")
-            .arg("--state")
-            .arg(state.join("site"));
+        let mark = Mark::new("demo");
+        let mut run = mark
+            .on(Run::new(program).args(["up", "--state"]))
+            .arg(state.join("site"))
+            .args([
+                "--listen",
+                &free_address()?,
+                "--mover-listen",
+                &free_address()?,
+            ]);
         run.command().stdout(open(&log)?).stderr(open(&log)?);
         let server = run.start()?;
         let mut site = Self {
             program: program.to_owned(),
             state: state.to_owned(),
             server,
+            mark,
         };
         site.wait_until_ready(&log, cancel)?;
         Ok(site)
@@ -112,10 +125,15 @@ impl Site {
         &self.program
     }
 
+    /// What all its processes carry.
+    pub fn mark(&self) -> &Mark {
+        &self.mark
+    }
+
     /// What a person types to talk to this site.
     pub fn prompt(&self) -> String {
         format!(
-            "{} --state {}",
+            "{} --site {}",
             self.program.display(),
             self.state.join("site").display()
         )
@@ -123,9 +141,25 @@ impl Site {
 
     fn run(&self, words: &[&str]) -> Run {
         Run::new(&self.program)
-            .arg("--state")
+            .arg("--site")
             .arg(self.state.join("site"))
             .args(words)
+    }
+
+    /// Runs a command that watches a session to its end, and shows what it prints.
+    fn watch(&self, run: Run, cancel: &Cancel) -> Result<Duration> {
+        let started = Instant::now();
+        let status = run
+            .deadline(RUN_DEADLINE)
+            .lines(cancel, |line| detail(line))?;
+        if status.success() || status.code() == Some(WARNINGS) {
+            return Ok(started.elapsed());
+        }
+        Err(Error::new(
+            Kind::Io,
+            "xtask.demo.session",
+            format!("the session did not end well ({status}); what it said stands above"),
+        ))
     }
 
     fn call(&self, words: &[&str], cancel: &Cancel) -> Result<String> {
@@ -156,19 +190,16 @@ impl Site {
         std::fs::write(&password, "a demonstration is no secret\n")
             .map_err(|error| Error::io("writing the password file", error))?;
         let [folder, password] = [folder, &password].map(|p| p.to_string_lossy().into_owned());
-        self.run(&[
+        let words = [
             "repository",
             "create",
             name,
-            "--host",
-            HOST,
             "--path",
             &folder,
-        ])
-        .args(["--password-file", &password])
-        .deadline(CALL_DEADLINE)
-        .capture(cancel)
-        .map(drop)
+            "--password-file",
+            &password,
+        ];
+        self.watch(self.run(&words), cancel).map(drop)
     }
 
     /// Makes a job for one machine of the system's hypervisor.
@@ -179,26 +210,19 @@ impl Site {
         repository: &str,
         cancel: &Cancel,
     ) -> Result<()> {
-        self.call(
-            &[
-                "job",
-                "create",
-                name,
-                "--host",
-                HOST,
-                "--platform",
-                "libvirt",
-                "--machine",
-                machine,
-                "--repository",
-                repository,
-            ],
-            cancel,
-        )
-        .map(drop)
+        let words = [
+            "job",
+            "create",
+            name,
+            "--machine",
+            machine,
+            "--repository",
+            repository,
+        ];
+        self.call(&words, cancel).map(drop)
     }
 
-    /// Makes a job for one disk image.
+    /// Makes a job for one disk image; its machine has the job's name.
     pub fn create_image_job(
         &self,
         name: &str,
@@ -206,35 +230,22 @@ impl Site {
         repository: &str,
         cancel: &Cancel,
     ) -> Result<()> {
-        let image = image.to_string_lossy();
-        self.call(
-            &[
-                "job",
-                "create",
-                name,
-                "--host",
-                HOST,
-                "--platform",
-                "image",
-                "--machine",
-                name,
-                "--image",
-                &image,
-                "--repository",
-                repository,
-            ],
-            cancel,
-        )
-        .map(drop)
+        let image = format!("{name}={}", image.display());
+        let words = [
+            "job",
+            "create",
+            name,
+            "--image",
+            &image,
+            "--repository",
+            repository,
+        ];
+        self.call(&words, cancel).map(drop)
     }
 
     /// Runs a job to its end, shown live, and hands back its figures.
     pub fn run_job(&self, name: &str, cancel: &Cancel) -> Result<Figures> {
-        let started = Instant::now();
-        self.run(&["job", "run", name, "--follow"])
-            .deadline(RUN_DEADLINE)
-            .show(cancel)?;
-        let time = started.elapsed();
+        let time = self.watch(self.run(&["job", "run", name, "--follow"]), cancel)?;
         let sessions = self.json(&["session", "list", "--job", name, "--limit", "1"], cancel)?;
         figures(&sessions[0], time)
     }
@@ -260,42 +271,28 @@ impl Site {
         folder: &Path,
         cancel: &Cancel,
     ) -> Result<Duration> {
-        let started = Instant::now();
-        let folder = folder.to_string_lossy();
-        self.run(&[
-            "restore", "machine", &point.id, "--name", name, "--folder", &folder,
-        ])
-        .arg("--follow")
-        .deadline(RUN_DEADLINE)
-        .show(cancel)?;
-        Ok(started.elapsed())
+        let words = ["restore", "machine", &point.id, "--name", name, "--folder"];
+        self.watch(self.run(&words).arg(folder), cancel)
     }
 
     /// Restores the first disk of a point into a raw file.
     pub fn restore_disk(&self, point: &Point, file: &Path, cancel: &Cancel) -> Result<Duration> {
-        let started = Instant::now();
-        let file = file.to_string_lossy();
-        self.run(&[
+        let words = [
             "restore",
             "disk",
             &point.id,
             &point.disk,
-            "--to",
-            &file,
             "--format",
             "raw",
-        ])
-        .arg("--follow")
-        .deadline(RUN_DEADLINE)
-        .show(cancel)?;
-        Ok(started.elapsed())
+            "--to",
+        ];
+        self.watch(self.run(&words).arg(file), cancel)
     }
 
     /// Reads and checks every stored byte of a repository.
     pub fn verify(&self, repository: &str, cancel: &Cancel) -> Result<()> {
-        self.run(&["verify", repository, "--read-data", "--follow"])
-            .deadline(RUN_DEADLINE)
-            .show(cancel)
+        self.watch(self.run(&["verify", repository, "--read-data"]), cancel)
+            .map(drop)
     }
 
     /// Leaves it running.
@@ -308,7 +305,16 @@ impl Site {
 impl Drop for Site {
     fn drop(&mut self) {
         stop(&mut self.server, true);
+        // Managers and agents outlive their server by design.
+        self.mark.end();
     }
+}
+
+/// An address of this machine that nobody listens on now.
+fn free_address() -> Result<String> {
+    let failed = |error| Error::io("looking for a free port", error);
+    let listener = TcpListener::bind("127.0.0.1:0").map_err(failed)?;
+    Ok(listener.local_addr().map_err(failed)?.to_string())
 }
 
 fn figures(session: &Value, time: Duration) -> Result<Figures> {

@@ -7,6 +7,7 @@ use super::Lab;
 use super::export::Watch;
 use super::guest::Guest;
 use crate::command::Run;
+use crate::marked::Mark;
 use crate::step::{Steps, detail, said};
 use crate::{digest, need};
 use base::cancel::Cancel;
@@ -95,7 +96,7 @@ pub fn check(cancel: &Cancel) -> Result<()> {
 /// A backup is noticed as it begins, and its export reads the same twice while the guest writes.
 fn export(lab: &Lab, guest: &Guest<'_>, cancel: &Cancel) -> Result<()> {
     let folder = lab.open_scratch("export")?;
-    let nobody = folder.join("no-such-program");
+    let nobody = Mark::new("nobody");
     let watch = Watch::begin(
         lab.virsh(),
         guest.name(),

@@ -9,9 +9,9 @@
 //! reports the jobs behind a backup as they are created, some milliseconds before libvirt answers
 //! whoever asked for the backup; that is when the program is held.
 
-use super::hold::Held;
 use super::virsh::Virsh;
 use crate::command::{Run, stop};
+use crate::marked::Mark;
 use crate::step::{detail, said};
 use base::cancel::Cancel;
 use base::{Error, Kind, Result};
@@ -44,12 +44,12 @@ pub struct Taken {
 }
 
 impl Watch {
-    /// From now on the next backup of `machine` is noticed, `program` held, and the first disk's
+    /// From now on the next backup of `machine` is noticed, everything with `mark` held, and the first disk's
     /// export copied to `file`.
     pub fn begin(
         virsh: &Virsh,
         machine: &str,
-        program: &Path,
+        mark: &Mark,
         file: &Path,
         cancel: &Cancel,
     ) -> Result<Self> {
@@ -69,7 +69,7 @@ impl Watch {
         let seen = Arc::new(AtomicBool::new(false));
         let taker = {
             let (virsh, machine) = (virsh.clone(), machine.to_owned());
-            let (program, file) = (program.to_owned(), file.to_owned());
+            let (mark, file) = (mark.clone(), file.to_owned());
             let (cancel, seen) = (cancel.clone(), Arc::clone(&seen));
             std::thread::spawn(move || {
                 let events = BufReader::new(events.ok_or_else(unnoticed)?);
@@ -79,7 +79,7 @@ impl Watch {
                     .and_then(std::result::Result::ok)
                     .ok_or_else(unnoticed)?;
                 let started = Instant::now();
-                let held = Held::stop(&program)?;
+                let held = mark.hold()?;
                 seen.store(true, Ordering::Release);
                 take(&virsh, &machine, &file, &cancel)?;
                 detail(format!(

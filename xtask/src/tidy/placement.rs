@@ -78,8 +78,8 @@ const PACKAGES: &[(&str, &[&str], &str)] = &[
     ),
     (
         "postcard",
-        &["protocol"],
-        "only protocol turns words into bytes for the wire",
+        &["protocol", "mover"],
+        "only protocol and mover speak on the wire",
     ),
 ];
 
