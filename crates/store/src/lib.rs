@@ -7,30 +7,50 @@
 //! Refuses to know: what a disk image is, where the bytes come from, networks, jobs.
 //!
 //! # From disk to pack in five files
-//! 1. [`cut`] divides a window of a disk into pieces and names each by its content.
-//! 2. [`writer`] asks the [`index`] which blocks are new and compresses and seals them into
-//! 3. a [`frame`], which is appended to
-//! 4. a [`pack`]; the list of the window's blocks becomes a leaf of
-//! 5. a [`tree`], whose root goes into a [`point`].
+//! 1. `cut` divides a window of a disk into pieces and names each by its content.
+//! 2. `writer` asks the `index` which blocks are new and compresses and seals them into
+//! 3. a `frame`, which is appended to
+//! 4. a `pack`; the list of the window's blocks becomes a leaf of
+//! 5. a `tree`, whose root goes into a `point`.
 //!
 //! # Entry
 //! [`Repository::create`], [`Repository::open`], then [`Repository::writer`] to make points,
 //! [`Repository::points`] and [`Repository::open_disk`] to read them.
 
-pub mod cut;
-pub mod id;
-pub mod point;
-pub mod report;
-pub mod repository;
-pub mod tree;
-pub mod writer;
+mod blocks;
+mod collect_state;
+mod config;
+mod cut;
+mod fields;
+mod frame;
+mod id;
+mod index;
+mod key;
+mod layout;
+mod limit;
+mod membership;
+mod pack;
+mod point;
+mod publish;
+mod reader;
+mod record;
+mod report;
+mod repository;
+mod reserve;
+mod seal;
+mod tree;
+mod writer;
 
 pub use cut::{CutParameters, Cutter, Piece, RecutPiece, Segment};
 pub use id::{BlockId, PackId, Root, SegmentId};
-pub use point::{Consistency, Point, PointDisk, PointDraft, PointFile, PointJob, PointMachine};
+pub use key::slot::Password;
+pub use point::{
+    Consistency, Point, PointCounters, PointDisk, PointDraft, PointFile, PointJob, PointMachine,
+};
+pub use reader::DiskReader;
 pub use report::{
     CollectOptions, CollectReport, Damage, DamagedPoint, PointList, Progress, VerifyOptions,
     VerifyReport,
 };
-pub use repository::{CreateOptions, DiskReader, Environment, Info, Password, Repository};
+pub use repository::{CreateOptions, Environment, Info, Repository};
 pub use writer::{NewBlock, PutCount, TreeWriter, Writer, WriterOptions};

@@ -3,6 +3,12 @@
 //! Knows: the fields of a point's record and their meaning. Refuses to know: how it is sealed and
 //! published, and what is in the disks.
 
+mod published;
+
+pub(crate) use published::{
+    binding, check_draft, content_digest, list, not_found, read, read_bytes,
+};
+
 use crate::id::Root;
 use base::clock::Timestamp;
 use base::id::{JobId, MachineId, PointId, RepositoryId, SessionId};

@@ -1,0 +1,1 @@
+//! Segments answer as a map would.

@@ -1,0 +1,1 @@
+//! Packs read back; damaged trailers are replaced by a search.

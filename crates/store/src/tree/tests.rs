@@ -1,0 +1,1 @@
+//! Trees read back, and broken ones are refused.
