@@ -276,6 +276,10 @@ impl Rewriter<'_> {
             if let Some(target) = child(interface, "target") {
                 self.edits.remove(target);
             }
+            // A network's port belongs to the running machine.
+            if let Some(source) = child(interface, "source") {
+                self.edits.remove_attribute(source, "portid");
+            }
             if self.options.addresses == Addresses::Renew {
                 for mac in children(interface, "mac") {
                     self.edits.remove(mac);
@@ -305,8 +309,6 @@ impl Rewriter<'_> {
                 self.edits.set_attribute(source, attribute, new);
             }
         }
-        // A network's port belongs to the running machine.
-        self.edits.remove_attribute(source, "portid");
     }
 
     /// What only one machine of the host can have at a time.
