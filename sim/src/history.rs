@@ -7,6 +7,7 @@ use crate::clock::SimClock;
 use crate::disk::SimDisk;
 use crate::engine::{Engine, Process};
 use crate::workload;
+use base::random::SeededRandom;
 use base::{Error, Kind, Result};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -23,6 +24,8 @@ pub enum Command {
     Collect,
     /// Read everything.
     Verify,
+    /// Restore the point of this generation and compare.
+    Restore(u64),
 }
 
 /// The label of the point of a generation.
@@ -37,6 +40,7 @@ impl fmt::Display for Command {
             Self::Delete(generation) => write!(f, "delete {generation}"),
             Self::Collect => f.write_str("collect"),
             Self::Verify => f.write_str("verify"),
+            Self::Restore(generation) => write!(f, "restore {generation}"),
         }
     }
 }
@@ -77,10 +81,17 @@ impl Ground {
         self.process_of(disk.process())
     }
 
-    /// The process behind this door. Later processes live at later times.
+    /// The process behind this door. Later processes live at later times; one in three has a wall
+    /// clock that is wrong by up to ten years either way, for nothing may depend on it.
     pub fn process_of(&self, files: crate::disk::SimFiles) -> Process {
+        const DECADE_MICROS: u64 = 10 * 365 * 86_400 * 1_000_000;
         let clock = SimClock::new();
         clock.advance(std::time::Duration::from_secs(60 * files.process()));
+        let random = SeededRandom::new(self.seed ^ files.process().wrapping_mul(0x5851_f42d));
+        if random.one_in(3) {
+            let micros = i64::try_from(random.below(2 * DECADE_MICROS)).unwrap_or(0);
+            clock.jump(micros - i64::try_from(DECADE_MICROS).unwrap_or(0));
+        }
         Process::new(files, Arc::new(clock), self.seed)
     }
 
@@ -96,6 +107,18 @@ impl Ground {
         Ok(disk)
     }
 
+    /// The id of the point of a generation.
+    fn find(&self, process: &Process, generation: u64) -> Result<String> {
+        let listing = self.engine.list(process)?;
+        listing
+            .id_of(&label(generation))
+            .map(str::to_owned)
+            .ok_or_else(|| {
+                let message = format!("no point is called {}", label(generation));
+                Error::new(Kind::NotFound, "sim.point.not-listed", message)
+            })
+    }
+
     /// Runs one command as one process, from opening to its end.
     ///
     /// # Errors
@@ -106,13 +129,16 @@ impl Ground {
                 self.engine
                     .backup(process, &label(generation), &self.disk(generation))
             }
-            Command::Delete(generation) => {
-                let listing = self.engine.list(process)?;
-                let id = listing.id_of(&label(generation)).ok_or_else(|| {
-                    let message = format!("no point is called {}", label(generation));
-                    Error::new(Kind::NotFound, "sim.point.not-listed", message)
-                })?;
-                self.engine.delete(process, id)
+            Command::Delete(generation) => self
+                .engine
+                .delete(process, &self.find(process, generation)?),
+            Command::Restore(generation) => {
+                let id = self.find(process, generation)?;
+                if self.engine.restore(process, &id)? == *self.disk(generation) {
+                    return Ok(());
+                }
+                let message = format!("{} restores wrong bytes", label(generation));
+                Err(Error::corrupt("sim.restore.wrong", message))
             }
             Command::Collect => self.engine.collect(process),
             Command::Verify => {
@@ -204,7 +230,7 @@ pub fn expected(before: &Expected, steps: &[Step], events: u64) -> Expected {
                     expected.insert(generation, standing);
                 }
             }
-            Command::Collect | Command::Verify => {}
+            Command::Collect | Command::Verify | Command::Restore(_) => {}
         }
     }
     expected

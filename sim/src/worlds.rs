@@ -127,7 +127,7 @@ fn prepare(ground: &Ground, commands: &[Command]) -> base::Result<Prepared> {
             Command::Delete(generation) => {
                 expected.insert(*generation, Standing::Gone);
             }
-            Command::Collect | Command::Verify => {}
+            Command::Collect | Command::Verify | Command::Restore(_) => {}
         }
     }
     Ok(Prepared { disk, expected })

@@ -106,7 +106,7 @@ fn errors_and_full_disks_make_no_false_green() {
     right(
         "errors",
         &worlds::errors(&ground, &[Command::Backup(0)], &HISTORY),
-        700,
+        500,
     );
     right("full", &worlds::full_disk(&ground, 512), 10);
     right("damage", &worlds::damages(&ground, 20), 500);
@@ -130,7 +130,8 @@ fn the_naive_collect_is_found_and_the_locked_one_is_not() {
         Oracle::Promised | Oracle::Commands
     ));
     println!("naive: {} states, {failure}", tally.states);
-    for scene in &scenes {
+    // The toy promises nothing to those who read while others collect.
+    for scene in &scenes[..4] {
         let toy = ground(Toy::right());
         right(scene.name, &worlds::interleavings(&toy, scene, 1), 50);
         right(
