@@ -51,7 +51,9 @@ impl Authority {
         let mut params = params(&peer::site_name(site), AUTHORITY_VALIDITY, clock, random)?;
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params.distinguished_name.push(DnType::CommonName, format!("Backstay site {site}"));
+        params
+            .distinguished_name
+            .push(DnType::CommonName, format!("Backstay site {site}"));
         let certificate = params
             .self_signed(&key)
             .map_err(|error| failed("making the authority's certificate", error))?;
@@ -68,7 +70,11 @@ impl Authority {
         }
         let issuer = Issuer::from_ca_cert_der(der, key)
             .map_err(|error| failed("reading the authority's certificate", error))?;
-        Ok(Self { site, certificate_pem, issuer })
+        Ok(Self {
+            site,
+            certificate_pem,
+            issuer,
+        })
     }
 
     /// Reads it from a folder.
@@ -82,7 +88,10 @@ impl Authority {
             Self::from_parts(keyfile::read(folder, CERTIFICATE)?, key)
         };
         load().map_err(|error: Error| {
-            error.context(format!("loading the certificate authority in {}", folder.display()))
+            error.context(format!(
+                "loading the certificate authority in {}",
+                folder.display()
+            ))
         })
     }
 
@@ -138,8 +147,12 @@ impl Authority {
         clock: &dyn Clock,
         random: &dyn Random,
     ) -> Result<String> {
-        let malformed =
-            || Error::invalid("protocol.request.malformed", "a signing request does not parse");
+        let malformed = || {
+            Error::invalid(
+                "protocol.request.malformed",
+                "a signing request does not parse",
+            )
+        };
         if request.len() > REQUEST_SIZE_MAX {
             return Err(malformed());
         }
@@ -190,11 +203,15 @@ impl Authority {
         random: &dyn Random,
     ) -> Result<CertificateParams> {
         let mut params = params(&peer::name(self.site, role, host), validity, clock, random)?;
-        params.distinguished_name.push(DnType::CommonName, format!("Backstay {role}"));
+        params
+            .distinguished_name
+            .push(DnType::CommonName, format!("Backstay {role}"));
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         // Both: agents dial each other, and either side may be the one that listens.
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
         params.use_authority_key_identifier_extension = true;
         Ok(params)
     }
@@ -220,7 +237,9 @@ fn params(
     let mut params = CertificateParams::default();
     params.serial_number = Some(SerialNumber::from_slice(&Serial::new(serial).0));
     params.distinguished_name = DistinguishedName::new();
-    let uri = uri.try_into().map_err(|error| failed("naming a certificate", error))?;
+    let uri = uri
+        .try_into()
+        .map_err(|error| failed("naming a certificate", error))?;
     params.subject_alt_names = vec![SanType::URI(uri)];
     let backdating = i64::try_from(BACKDATING.as_micros()).unwrap_or(0);
     params.not_before = moment(Timestamp(now.0.saturating_sub(backdating)))?.to_datetime();
@@ -229,13 +248,19 @@ fn params(
 }
 
 fn later(now: Timestamp, by: Duration) -> Timestamp {
-    Timestamp(now.0.saturating_add(i64::try_from(by.as_micros()).unwrap_or(i64::MAX)))
+    Timestamp(
+        now.0
+            .saturating_add(i64::try_from(by.as_micros()).unwrap_or(i64::MAX)),
+    )
 }
 
 fn moment(at: Timestamp) -> Result<ASN1Time> {
     ASN1Time::from_timestamp(at.unix_seconds()).map_err(|_| {
-        Error::invalid("protocol.certificate.time", "a time does not fit in a certificate")
-            .hint("check the clock of this host")
+        Error::invalid(
+            "protocol.certificate.time",
+            "a time does not fit in a certificate",
+        )
+        .hint("check the clock of this host")
     })
 }
 

@@ -25,7 +25,11 @@ pub(crate) fn wait<T: Send + 'static>(
             let _ = done.send(work.await);
         });
         result.recv().map_err(|_| {
-            Error::new(Kind::Cancelled, "protocol.runtime.gone", "the program is shutting down")
+            Error::new(
+                Kind::Cancelled,
+                "protocol.runtime.gone",
+                "the program is shutting down",
+            )
         })
     };
     match Handle::try_current().map(|here| here.runtime_flavor()) {

@@ -42,7 +42,10 @@ pub struct Client<Q, A> {
 
 impl<Q, A> Clone for Client<Q, A> {
     fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared), words: PhantomData }
+        Self {
+            shared: Arc::clone(&self.shared),
+            words: PhantomData,
+        }
     }
 }
 
@@ -65,7 +68,10 @@ impl<Q: Serialize, A: DeserializeOwned> Client<Q, A> {
             next: AtomicU64::new(1),
             places: Arc::new(Semaphore::new(CALLS_PER_LINK_MAX)),
         };
-        Self { shared: Arc::new(shared), words: PhantomData }
+        Self {
+            shared: Arc::new(shared),
+            words: PhantomData,
+        }
     }
 
     /// Asks, and waits at most [`CALL_DEADLINE`] for the last answer.
@@ -100,7 +106,11 @@ impl<Q: Serialize, A: DeserializeOwned> Client<Q, A> {
             Ok(call) => call?,
             Err(_) => return Err(late(CALL_DEADLINE)),
         };
-        Ok(Watch { call, version, words: PhantomData })
+        Ok(Watch {
+            call,
+            version,
+            words: PhantomData,
+        })
     }
 }
 
@@ -177,7 +187,10 @@ fn lock(pending: &Mutex<Pending>) -> std::sync::MutexGuard<'_, Pending> {
 impl Shared {
     /// Sends a request. Waits for a place among the calls and for room in the link.
     async fn begin(self: Arc<Self>, request: Vec<u8>) -> Result<RawCall> {
-        let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| ended())?;
+        let place = Arc::clone(&self.places)
+            .acquire_owned()
+            .await
+            .map_err(|_| ended())?;
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         // Room for every event that has credit, and for the last answer.
         let (answer, answers) = mpsc::channel(EVENTS_IN_FLIGHT_MAX as usize + 1);
@@ -197,7 +210,9 @@ impl Shared {
             finished: false,
             _place: place,
         };
-        self.sender.send(Frame::new(FrameKind::Request, id, request)).await?;
+        self.sender
+            .send(Frame::new(FrameKind::Request, id, request))
+            .await?;
         Ok(call)
     }
 }
@@ -233,7 +248,10 @@ impl RawCall {
             }
             None => {
                 self.finished = true;
-                Err(lock(&self.shared.pending).ended.clone().map_or_else(ended, Error::from))
+                Err(lock(&self.shared.pending)
+                    .ended
+                    .clone()
+                    .map_or_else(ended, Error::from))
             }
         }
     }
@@ -243,7 +261,9 @@ impl RawCall {
         self.taken += 1;
         if self.taken >= EVENTS_IN_FLIGHT_MAX / 2 {
             let room = std::mem::take(&mut self.taken).to_le_bytes().to_vec();
-            self.shared.sender.send_now(Frame::new(FrameKind::Credit, self.id, room))?;
+            self.shared
+                .sender
+                .send_now(Frame::new(FrameKind::Credit, self.id, room))?;
         }
         Ok(())
     }
@@ -261,11 +281,7 @@ impl Drop for RawCall {
 }
 
 /// The whole of a call that wants only the last answer.
-async fn last_answer(
-    shared: Arc<Shared>,
-    request: Vec<u8>,
-    deadline: Duration,
-) -> Result<Vec<u8>> {
+async fn last_answer(shared: Arc<Shared>, request: Vec<u8>, deadline: Duration) -> Result<Vec<u8>> {
     let asked = async {
         let mut call = Shared::begin(shared, request).await?;
         loop {
@@ -310,7 +326,9 @@ fn sort_answer(frame: Frame, pending: &Mutex<Pending>) -> Result<()> {
         _ => return Err(unexpected(&frame, "something else than an answer")),
     };
     // A call that is no longer waited for: its answer was on the way when we cancelled.
-    let Some(call) = pending.calls.get(&frame.id).cloned() else { return Ok(()) };
+    let Some(call) = pending.calls.get(&frame.id).cloned() else {
+        return Ok(());
+    };
     if last {
         pending.calls.remove(&frame.id);
     }
@@ -339,7 +357,10 @@ fn late(deadline: Duration) -> Error {
     Error::new(
         Kind::Timeout,
         "protocol.call.timeout",
-        format!("the peer did not answer within {} s", deadline.as_secs_f32()),
+        format!(
+            "the peer did not answer within {} s",
+            deadline.as_secs_f32()
+        ),
     )
     .hint("look into the peer's log; the request may still be carried out")
 }

@@ -68,8 +68,20 @@ impl Identity {
         let own = PeerIdentity::from_certificate(leaf)?;
         let parsed = peer::parse(leaf)?;
         let validity = Validity {
-            from: Timestamp(parsed.validity().not_before.timestamp().saturating_mul(1_000_000)),
-            until: Timestamp(parsed.validity().not_after.timestamp().saturating_mul(1_000_000)),
+            from: Timestamp(
+                parsed
+                    .validity()
+                    .not_before
+                    .timestamp()
+                    .saturating_mul(1_000_000),
+            ),
+            until: Timestamp(
+                parsed
+                    .validity()
+                    .not_after
+                    .timestamp()
+                    .saturating_mul(1_000_000),
+            ),
         };
         let pair = KeyPair::from_pem(&key).map_err(|_| malformed("the key does not parse"))?;
         if pair.public_key_raw() != &*parsed.public_key().subject_public_key.data {
@@ -80,7 +92,9 @@ impl Identity {
             _ => return Err(malformed("there is not exactly one authority")),
         };
         if peer::site_of_authority(&authority_der)? != own.site {
-            return Err(malformed("the certificate belongs to another site than the authority"));
+            return Err(malformed(
+                "the certificate belongs to another site than the authority",
+            ));
         }
         Ok(Self {
             own,

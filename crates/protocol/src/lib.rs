@@ -6,7 +6,8 @@
 //!
 //! # The storeys of this room
 //! - [`frame`]: a header, a payload, a checksum. No sockets.
-//! - [`authority`], [`identity`], [`peer`], [`revocations`], [`verify`]: certificates and what is checked in the handshake.
+//! - [`authority`], [`identity`], [`peer`], [`revocations`], [`verify`]: certificates and what is
+//!   checked in the handshake.
 //! - [`link`]: a connection whose two ends know each other: dial, listen, keepalive. Async.
 //! - [`call`] and [`serve`]: typed requests and answers over a link, many at a time.
 //! - [`stream`]: bulk data between threads of two agents over a link.

@@ -11,6 +11,7 @@ mod dial;
 pub(crate) mod hello;
 mod listen;
 mod local;
+mod options;
 mod read;
 mod tally;
 mod write;
@@ -19,15 +20,14 @@ pub use dial::Dialer;
 pub use hello::Purpose;
 pub use listen::{ListenCounts, Listener};
 pub use local::dial_local;
+pub use options::{LinkLimits, LinkOptions, Timing};
 
 use crate::error_word::ErrorWord;
 use crate::frame::{Frame, FrameKind};
 use crate::peer::Peer;
-use base::clock::Clock;
 use base::{Error, Kind, Result, limit};
 use hello::Hello;
 use read::FrameReader;
-use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -39,80 +39,6 @@ use write::{FrameWriter, Queued};
 
 /// Bytes that may wait to be written to one link.
 const OUTBOX_SIZE: usize = 2 * limit::MESSAGE_SIZE_MAX;
-
-/// How long to wait for what.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Timing {
-    /// For the network to connect.
-    pub connect: Duration,
-    /// For the TLS handshake and the hello together.
-    pub handshake: Duration,
-    /// A ping is sent when nothing else was for so long.
-    pub keepalive: Duration,
-    /// The peer is dead when nothing has come for so long, or when it has taken no byte of what we
-    /// send for so long.
-    pub silence: Duration,
-    /// A frame that has begun to arrive must be whole after so long.
-    pub frame: Duration,
-}
-
-impl Default for Timing {
-    fn default() -> Self {
-        Self {
-            connect: Duration::from_secs(10),
-            handshake: Duration::from_secs(10),
-            keepalive: Duration::from_secs(15),
-            silence: Duration::from_secs(45),
-            frame: Duration::from_secs(120),
-        }
-    }
-}
-
-/// How many connections a listener bears.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct LinkLimits {
-    /// Links at a time.
-    pub links: usize,
-    /// Links of one peer (role and host, or local user) at a time.
-    pub links_per_peer: usize,
-    /// Handshakes at a time.
-    pub handshakes: usize,
-    /// Handshakes of one address (of IPv6: one /64 network) at a time.
-    pub handshakes_per_address: usize,
-}
-
-impl Default for LinkLimits {
-    fn default() -> Self {
-        Self { links: 1024, links_per_peer: 128, handshakes: 256, handshakes_per_address: 64 }
-    }
-}
-
-/// What dialing and listening share.
-#[derive(Clone)]
-pub struct LinkOptions {
-    /// For the validity of certificates.
-    pub clock: Arc<dyn Clock>,
-    /// How long to wait for what.
-    pub timing: Timing,
-    /// How many connections a listener bears.
-    pub limits: LinkLimits,
-}
-
-impl Default for LinkOptions {
-    fn default() -> Self {
-        Self {
-            clock: Arc::new(base::os::OsClock),
-            timing: Timing::default(),
-            limits: LinkLimits::default(),
-        }
-    }
-}
-
-impl fmt::Debug for LinkOptions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "LinkOptions({:?}, {:?})", self.timing, self.limits)
-    }
-}
 
 /// Anything bytes flow through both ways.
 pub(crate) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -163,7 +89,9 @@ impl Link {
         let (mut reader, mut writer) = halves(socket, timing);
         let theirs = Hello::read(&mut reader).await?;
         // Sent also where no version fits, so that both ends can say why.
-        writer.write_now(&Hello::ours(theirs.purpose).frame()).await?;
+        writer
+            .write_now(&Hello::ours(theirs.purpose).frame())
+            .await?;
         Self::agreed(theirs, peer, timing, reader, writer)
     }
 
@@ -175,8 +103,19 @@ impl Link {
         writer: FrameWriter,
     ) -> Result<Self> {
         let version = crate::version::agree(theirs.oldest, theirs.newest, &theirs.program)?;
-        let facts = LinkFacts { peer, version, program: theirs.program, purpose: theirs.purpose };
-        Ok(Self { facts, timing, reader, writer, slots: Vec::new() })
+        let facts = LinkFacts {
+            peer,
+            version,
+            program: theirs.program,
+            purpose: theirs.purpose,
+        };
+        Ok(Self {
+            facts,
+            timing,
+            reader,
+            writer,
+            slots: Vec::new(),
+        })
     }
 
     /// Two ends of a link inside this process, for tests and simulated worlds: `first` is how the
@@ -213,11 +152,27 @@ impl Link {
         let room = Arc::new(Semaphore::new(OUTBOX_SIZE));
         let facts = Arc::new(self.facts);
         let writing = self.writer.writing();
-        tokio::spawn(self.writer.run(queued, end.clone(), self.timing, self.slots));
-        let sender =
-            LinkSender { queue, room, end: end.clone(), facts: Arc::clone(&facts), writing };
+        tokio::spawn(
+            self.writer
+                .run(queued, end.clone(), self.timing, self.slots),
+        );
+        let sender = LinkSender {
+            queue,
+            room,
+            end: end.clone(),
+            facts: Arc::clone(&facts),
+            writing,
+        };
         let reader = self.reader;
-        (sender, LinkReceiver { reader, end, facts, finished: false })
+        (
+            sender,
+            LinkReceiver {
+                reader,
+                end,
+                facts,
+                finished: false,
+            },
+        )
     }
 
     /// Ends the link before it was used, telling the peer why.
@@ -236,7 +191,10 @@ impl Link {
 
 fn halves(socket: Box<dyn Socket>, timing: Timing) -> (FrameReader, FrameWriter) {
     let (read, write) = tokio::io::split(socket);
-    (FrameReader::new(read, timing), FrameWriter::new(write, timing))
+    (
+        FrameReader::new(read, timing),
+        FrameWriter::new(write, timing),
+    )
 }
 
 /// How a link ended, known to both halves. The first reason wins.
@@ -248,7 +206,10 @@ struct LinkEnd {
 
 impl Default for LinkEnd {
     fn default() -> Self {
-        Self { reason: Arc::default(), ended: Arc::new(watch::Sender::new(false)) }
+        Self {
+            reason: Arc::default(),
+            ended: Arc::new(watch::Sender::new(false)),
+        }
     }
 }
 
@@ -307,7 +268,9 @@ impl LinkSender {
             permit = room => permit.map_err(|_| self.end.error())?,
             () = self.end.wait() => return Err(self.end.error()),
         };
-        self.queue.send(Queued::Frame(frame, Some(permit))).map_err(|_| self.end.error())
+        self.queue
+            .send(Queued::Frame(frame, Some(permit)))
+            .map_err(|_| self.end.error())
     }
 
     /// Queues a frame if there is room for it now; gives it back if not.
@@ -344,7 +307,9 @@ impl LinkSender {
 
     /// Queues a frame at once, for frames whose number and size are bounded by other means.
     pub(crate) fn send_now(&self, frame: Frame) -> Result<()> {
-        self.queue.send(Queued::Frame(frame, None)).map_err(|_| self.end.error())
+        self.queue
+            .send(Queued::Frame(frame, None))
+            .map_err(|_| self.end.error())
     }
 
     /// Says goodbye after all that is queued, with a reason where there is one. Sends nothing
@@ -399,7 +364,9 @@ impl LinkReceiver {
 
     async fn next(&mut self) -> Result<Option<Frame>> {
         loop {
-            let Some(frame) = self.reader.read().await? else { return Err(cut()) };
+            let Some(frame) = self.reader.read().await? else {
+                return Err(cut());
+            };
             match frame.kind {
                 FrameKind::Ping => {}
                 FrameKind::Goodbye => {
@@ -451,12 +418,20 @@ fn goodbye_reason(frame: &Frame) -> Option<Error> {
 
 /// The peer has closed the connection, or something in between did, without a goodbye.
 pub(crate) fn cut() -> Error {
-    Error::new(Kind::Unreachable, "protocol.link.cut", "the connection to the peer was cut")
-        .hint("look whether the other program still runs, and into its log")
+    Error::new(
+        Kind::Unreachable,
+        "protocol.link.cut",
+        "the connection to the peer was cut",
+    )
+    .hint("look whether the other program still runs, and into its log")
 }
 
 fn closed() -> Error {
-    Error::new(Kind::Unreachable, "protocol.link.closed", "the link to the peer has ended")
+    Error::new(
+        Kind::Unreachable,
+        "protocol.link.closed",
+        "the link to the peer has ended",
+    )
 }
 
 /// A frame that has no place here.

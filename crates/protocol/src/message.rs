@@ -16,14 +16,21 @@ use serde::de::DeserializeOwned;
 /// `Limit` (`protocol.message.too-large`).
 pub(crate) fn encode<T: Serialize>(version: u16, message: &T) -> Result<Vec<u8>> {
     let bytes = postcard::to_extend(message, version.to_le_bytes().to_vec()).map_err(|error| {
-        Error::new(Kind::Bug, "protocol.message.unsendable", "a message cannot be encoded")
-            .caused_by(error)
+        Error::new(
+            Kind::Bug,
+            "protocol.message.unsendable",
+            "a message cannot be encoded",
+        )
+        .caused_by(error)
     })?;
     if bytes.len() > MESSAGE_SIZE_MAX {
         return Err(Error::new(
             Kind::Limit,
             "protocol.message.too-large",
-            format!("a message of {} bytes is larger than {MESSAGE_SIZE_MAX}", bytes.len()),
+            format!(
+                "a message of {} bytes is larger than {MESSAGE_SIZE_MAX}",
+                bytes.len()
+            ),
         ));
     }
     Ok(bytes)
@@ -36,10 +43,15 @@ pub(crate) fn encode<T: Serialize>(version: u16, message: &T) -> Result<Vec<u8>>
 /// (`protocol.message.malformed`) for anything that is not exactly one message.
 pub(crate) fn decode<T: DeserializeOwned>(version: u16, bytes: &[u8]) -> Result<T> {
     let malformed = || {
-        Error::invalid("protocol.message.malformed", "a message from the peer does not parse")
-            .hint("upgrade the older of the two programs")
+        Error::invalid(
+            "protocol.message.malformed",
+            "a message from the peer does not parse",
+        )
+        .hint("upgrade the older of the two programs")
     };
-    let Some((told, rest)) = bytes.split_first_chunk::<2>() else { return Err(malformed()) };
+    let Some((told, rest)) = bytes.split_first_chunk::<2>() else {
+        return Err(malformed());
+    };
     let told = u16::from_le_bytes(*told);
     if told != version {
         return Err(Error::new(
@@ -65,7 +77,10 @@ mod tests {
     #[test]
     fn exactly_one_message_of_the_agreed_version() {
         let bytes = encode(1, &("backstay", 7u32)).unwrap();
-        assert_eq!(decode::<(String, u32)>(1, &bytes).unwrap(), ("backstay".into(), 7));
+        assert_eq!(
+            decode::<(String, u32)>(1, &bytes).unwrap(),
+            ("backstay".into(), 7)
+        );
         assert_eq!(
             decode::<(String, u32)>(2, &bytes).unwrap_err().code(),
             "protocol.message.version"

@@ -2,7 +2,8 @@
 //!
 //! Knows: roles, serial numbers of certificates, and the name that an identity carries:
 //! `backstay://site/<site id>/role/<role>/<host id>`, as a URI among the certificate's subject
-//! alternative names. Refuses to know: whether the certificate is to be believed; see [`crate::verify`].
+//! alternative names. Refuses to know: whether the certificate is to be believed; that is for
+//! [`crate::verify`].
 
 use base::id::{HostId, SiteId};
 use base::{Error, Kind, Result};
@@ -29,8 +30,13 @@ pub enum Role {
 
 impl Role {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::Server, Self::Mover, Self::Manager, Self::Agent, Self::Console];
+    pub const ALL: [Self; 5] = [
+        Self::Server,
+        Self::Mover,
+        Self::Manager,
+        Self::Agent,
+        Self::Console,
+    ];
 
     /// The word in names of identities.
     pub const fn as_str(self) -> &'static str {
@@ -53,12 +59,18 @@ impl fmt::Display for Role {
 impl FromStr for Role {
     type Err = Error;
     fn from_str(text: &str) -> Result<Self> {
-        Self::ALL.into_iter().find(|role| role.as_str() == text).ok_or_else(|| {
-            Error::invalid(
-                "protocol.role.unknown",
-                format!("\u{201c}{}\u{201d} is not a role", crate::error_word::clean(text)),
-            )
-        })
+        Self::ALL
+            .into_iter()
+            .find(|role| role.as_str() == text)
+            .ok_or_else(|| {
+                Error::invalid(
+                    "protocol.role.unknown",
+                    format!(
+                        "\u{201c}{}\u{201d} is not a role",
+                        crate::error_word::clean(text)
+                    ),
+                )
+            })
     }
 }
 
@@ -81,7 +93,9 @@ impl Serial {
     pub fn from_der(bytes: &[u8]) -> Result<Self> {
         match <[u8; 16]>::try_from(bytes) {
             Ok(bytes) if (0x40..0x80).contains(&bytes[0]) => Ok(Self(bytes)),
-            _ => Err(malformed("a serial number was not made by an authority of Backstay")),
+            _ => Err(malformed(
+                "a serial number was not made by an authority of Backstay",
+            )),
         }
     }
 }
@@ -124,7 +138,12 @@ impl PeerIdentity {
         };
         let (site, role, host) = parse_name(uri)?;
         let serial = Serial::from_der(certificate.raw_serial())?;
-        Ok(Self { site, role, host, serial })
+        Ok(Self {
+            site,
+            role,
+            host,
+            serial,
+        })
     }
 }
 
@@ -163,7 +182,10 @@ impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Certified(identity) => identity.fmt(f),
-            Self::Local { uid, pid: Some(pid) } => write!(f, "local process {pid} of user {uid}"),
+            Self::Local {
+                uid,
+                pid: Some(pid),
+            } => write!(f, "local process {pid} of user {uid}"),
             Self::Local { uid, pid: None } => write!(f, "a local process of user {uid}"),
         }
     }
@@ -188,7 +210,9 @@ pub(crate) fn site_of_authority(der: &[u8]) -> Result<SiteId> {
     match uris(&certificate)?[..] {
         [uri] if certificate.is_ca() => match uri.strip_prefix("backstay://site/") {
             Some(site) => site.parse(),
-            None => Err(malformed("the authority's certificate does not name a site")),
+            None => Err(malformed(
+                "the authority's certificate does not name a site",
+            )),
         },
         _ => Err(malformed("this is not the certificate of an authority")),
     }
@@ -206,7 +230,9 @@ fn uris<'a>(certificate: &'a X509Certificate<'_>) -> Result<Vec<&'a str>> {
     let names = certificate
         .subject_alternative_name()
         .map_err(|_| malformed("a certificate's alternative names do not parse"))?;
-    let names = names.map(|names| names.value.general_names.as_slice()).unwrap_or_default();
+    let names = names
+        .map(|names| names.value.general_names.as_slice())
+        .unwrap_or_default();
     Ok(names
         .iter()
         .filter_map(|name| match name {
@@ -222,7 +248,9 @@ fn parse_name(uri: &str) -> Result<(SiteId, Role, HostId)> {
         ["backstay:", "", "site", site, "role", role, host] => {
             Ok((site.parse()?, role.parse()?, host.parse()?))
         }
-        _ => Err(malformed("a certificate's URI is not the name of an identity")),
+        _ => Err(malformed(
+            "a certificate's URI is not the name of an identity",
+        )),
     }
 }
 

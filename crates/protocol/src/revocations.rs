@@ -34,7 +34,11 @@ impl Revocations {
 
     /// Whether this one is refused.
     pub fn contains(&self, serial: Serial) -> bool {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).serials.contains(&serial)
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .serials
+            .contains(&serial)
     }
 
     /// The number of the list in force; 0 before the first.
@@ -61,10 +65,14 @@ impl Revocations {
 
 fn read_list(pem: &str, authority: &[u8]) -> Result<(u64, BTreeSet<Serial>)> {
     use rustls::pki_types::{CertificateRevocationListDer, pem::PemObject};
-    let malformed =
-        || Error::invalid("protocol.revocations.malformed", "a revocation list does not parse");
-    let der = CertificateRevocationListDer::from_pem_slice(pem.as_bytes())
-        .map_err(|_| malformed())?;
+    let malformed = || {
+        Error::invalid(
+            "protocol.revocations.malformed",
+            "a revocation list does not parse",
+        )
+    };
+    let der =
+        CertificateRevocationListDer::from_pem_slice(pem.as_bytes()).map_err(|_| malformed())?;
     let Ok(([], list)) = CertificateRevocationList::from_der(&der) else {
         return Err(malformed());
     };

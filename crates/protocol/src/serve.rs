@@ -104,7 +104,12 @@ impl<A> Call<A> {
     /// Returns when the asker cancels the call or is gone.
     pub async fn cancelled(&self) {
         // An error means that the sender is gone; it lives in `self`.
-        let _ = self.state.cancelled.subscribe().wait_for(|cancelled| *cancelled).await;
+        let _ = self
+            .state
+            .cancelled
+            .subscribe()
+            .wait_for(|cancelled| *cancelled)
+            .await;
     }
 }
 
@@ -160,15 +165,20 @@ async fn send_event(
 pub async fn serve<S: Service>(link: Link, service: Arc<S>) -> Result<()> {
     let (sender, mut receiver) = link.split();
     let calls = Calls::default();
-    let ending = Ending { calls: calls.clone(), sender: sender.clone() };
+    let ending = Ending {
+        calls: calls.clone(),
+        sender: sender.clone(),
+    };
     let mut work = JoinSet::new();
     let ended = answer_all(&mut receiver, &sender, &calls, &mut work, &service).await;
     if let Err(error) = &ended {
         // Heard by a peer that broke the rules; where the connection is gone nobody hears it.
         sender.close(Some(error));
     }
-    drop(ending);
+    calls.cancel_all();
     while work.join_next().await.is_some() {}
+    // Goodbye comes after the last answers.
+    drop(ending);
     receiver.drain().await;
     ended
 }
@@ -350,7 +360,7 @@ fn too_many() -> Error {
         Kind::Limit,
         "protocol.call.too-many",
         format!(
-            "more than {CALLS_PER_LINK_MAX} calls or {REQUESTS_SIZE_MAX} bytes of requests at a time"
+            "more than {CALLS_PER_LINK_MAX} calls at a time, or {REQUESTS_SIZE_MAX} bytes of them"
         ),
     )
     .hint("ask again when earlier calls are answered")

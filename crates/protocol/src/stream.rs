@@ -103,11 +103,6 @@ pub fn dial_stream(
 ///
 /// # Errors
 /// `Denied` (`protocol.stream.denied`) where the token is not expected there.
-pub async fn present(
-    link: Link,
-    token: &StreamToken,
-    options: BulkOptions,
-) -> Result<BulkHalves> {
+pub async fn present(link: Link, token: &StreamToken, options: BulkOptions) -> Result<BulkHalves> {
     engine::present(link, token, options).await
 }
-

@@ -40,12 +40,18 @@ pub struct Expect {
 impl Expect {
     /// A role on whatever host.
     pub fn role(role: Role) -> Self {
-        Self { roles: vec![role], host: None }
+        Self {
+            roles: vec![role],
+            host: None,
+        }
     }
 
     /// Any of these roles on whatever host.
     pub fn roles(roles: &[Role]) -> Self {
-        Self { roles: roles.to_vec(), host: None }
+        Self {
+            roles: roles.to_vec(),
+            host: None,
+        }
     }
 
     /// The same on this host only.
@@ -120,8 +126,12 @@ fn provider() -> Arc<CryptoProvider> {
 }
 
 fn unusable(error: rustls::Error) -> Error {
-    Error::new(Kind::Invalid, "protocol.identity.unusable", "an identity cannot be used for TLS")
-        .caused_by(error)
+    Error::new(
+        Kind::Invalid,
+        "protocol.identity.unusable",
+        "an identity cannot be used for TLS",
+    )
+    .caused_by(error)
 }
 
 /// The wall clock as TLS asks for it.
@@ -188,7 +198,7 @@ impl SiteVerifier {
             return Err(CertificateError::Revoked.into());
         }
         if peer.site != self.site || !self.expect.welcomes(&peer) {
-            tracing::warn!(%peer, expected = ?self.expect, "refused a peer of another role or host");
+            tracing::warn!(%peer, expected = ?self.expect, "refused another role or host");
             return Err(CertificateError::ApplicationVerificationFailure.into());
         }
         Ok(())
@@ -205,7 +215,9 @@ impl SiteVerifier {
     }
 
     fn schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }
 
@@ -269,7 +281,9 @@ impl ClientCertVerifier for SiteVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        let verified = self.chain.verify_client_cert(end_entity, intermediates, now)?;
+        let verified = self
+            .chain
+            .verify_client_cert(end_entity, intermediates, now)?;
         self.admit(end_entity)?;
         Ok(verified)
     }
@@ -317,7 +331,11 @@ pub(crate) fn explain(error: &std::io::Error) -> Option<Error> {
             "check that the address and port belong to a program of Backstay",
         ),
     };
-    Some(Error::new(kind, code, message).hint(hint).caused_by(error.clone()))
+    Some(
+        Error::new(kind, code, message)
+            .hint(hint)
+            .caused_by(error.clone()),
+    )
 }
 
 type Explanation = (Kind, &'static str, &'static str, &'static str);

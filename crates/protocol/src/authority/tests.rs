@@ -18,7 +18,9 @@ fn authority(number: u8) -> Authority {
 }
 
 fn issue(authority: &Authority, role: Role) -> Identity {
-    authority.issue(role, host(), IDENTITY_VALIDITY, &OsClock, &OsRandom).unwrap()
+    authority
+        .issue(role, host(), IDENTITY_VALIDITY, &OsClock, &OsRandom)
+        .unwrap()
 }
 
 #[test]
@@ -33,7 +35,10 @@ fn an_authority_and_its_identities_survive_a_restart() {
     assert_eq!(loaded.certificate_pem(), made.certificate_pem());
 
     let identity = issue(&loaded, Role::Mover);
-    assert_eq!((identity.own().role, identity.own().host), (Role::Mover, host()));
+    assert_eq!(
+        (identity.own().role, identity.own().host),
+        (Role::Mover, host())
+    );
     let own = folder.path().join("identity");
     identity.save(&own).unwrap();
     assert_eq!(Identity::load(&own).unwrap().own(), identity.own());
@@ -46,7 +51,10 @@ fn a_key_that_others_can_read_is_refused() {
     let key = folder.path().join("authority-key.pem");
     std::fs::set_permissions(&key, PermissionsExt::from_mode(0o640)).unwrap();
     let error = Authority::load(folder.path()).unwrap_err();
-    assert_eq!((error.kind(), error.code()), (Kind::Denied, "protocol.key.exposed"));
+    assert_eq!(
+        (error.kind(), error.code()),
+        (Kind::Denied, "protocol.key.exposed")
+    );
 }
 
 #[test]
@@ -62,12 +70,26 @@ fn parts_that_do_not_belong_together_are_refused() {
     issue(&first, Role::Agent).save(&one).unwrap();
     issue(&second, Role::Agent).save(&two).unwrap();
     std::fs::copy(one.join("key.pem"), two.join("key.pem")).unwrap();
-    assert!(Identity::load(&two).unwrap_err().to_string().contains("key is not the certificate's"));
+    assert!(
+        Identity::load(&two)
+            .unwrap_err()
+            .to_string()
+            .contains("key is not the certificate's")
+    );
     std::fs::copy(one.join("certificate.pem"), two.join("certificate.pem")).unwrap();
-    assert!(Identity::load(&two).unwrap_err().to_string().contains("another site"));
+    assert!(
+        Identity::load(&two)
+            .unwrap_err()
+            .to_string()
+            .contains("another site")
+    );
     for name in ["key.pem", "certificate.pem", "authority.pem"] {
         std::fs::write(two.join(name), "nonsense").unwrap();
-        assert_eq!(Identity::load(&two).unwrap_err().kind(), Kind::Invalid, "{name}");
+        assert_eq!(
+            Identity::load(&two).unwrap_err().kind(),
+            Kind::Invalid,
+            "{name}"
+        );
     }
 }
 
@@ -90,7 +112,12 @@ fn a_request_gets_the_role_the_authority_decides() {
     assert_eq!(identity.own().role, Role::Mover);
 
     // Another host's certificate is of no use with this key.
-    assert!(KeyRequest::new().unwrap().finish(&chain, authority.certificate_pem()).is_err());
+    assert!(
+        KeyRequest::new()
+            .unwrap()
+            .finish(&chain, authority.certificate_pem())
+            .is_err()
+    );
     // A request whose signature is broken shows nothing.
     let asking = KeyRequest::new().unwrap();
     let mut lines: Vec<String> = asking.request().lines().map(str::to_owned).collect();
@@ -110,8 +137,12 @@ fn revocation_lists_are_signed_and_never_go_back() {
     let folder = tempfile::tempdir().unwrap();
     identity.save(folder.path()).unwrap();
 
-    let foreign = other.revocation_list(9, &[(serial, now)], &OsClock).unwrap();
-    let error = identity.save_revocations(folder.path(), &foreign).unwrap_err();
+    let foreign = other
+        .revocation_list(9, &[(serial, now)], &OsClock)
+        .unwrap();
+    let error = identity
+        .save_revocations(folder.path(), &foreign)
+        .unwrap_err();
     assert_eq!(error.code(), "protocol.revocations.unsigned");
     assert!(!identity.revocations().contains(serial));
 
@@ -121,8 +152,17 @@ fn revocation_lists_are_signed_and_never_go_back() {
     let old = own.revocation_list(1, &[], &OsClock).unwrap();
     identity.save_revocations(folder.path(), &old).unwrap();
     assert!(identity.revocations().contains(serial));
-    assert!(Identity::load(folder.path()).unwrap().revocations().contains(serial));
-    assert!(identity.save_revocations(folder.path(), "nonsense").is_err());
+    assert!(
+        Identity::load(folder.path())
+            .unwrap()
+            .revocations()
+            .contains(serial)
+    );
+    assert!(
+        identity
+            .save_revocations(folder.path(), "nonsense")
+            .is_err()
+    );
 }
 
 #[test]

@@ -24,7 +24,10 @@ pub struct BlockingClient<Q, A> {
 
 impl<Q, A> Clone for BlockingClient<Q, A> {
     fn clone(&self) -> Self {
-        Self { client: self.client.clone(), runtime: self.runtime.clone() }
+        Self {
+            client: self.client.clone(),
+            runtime: self.runtime.clone(),
+        }
     }
 }
 
@@ -51,9 +54,15 @@ impl<Q: Serialize, A: DeserializeOwned> BlockingClient<Q, A> {
     {
         let (dialer, address) = (dialer.clone(), address.to_owned());
         let client = wait(runtime, async move {
-            dialer.dial(&address, expect, Purpose::Calls).await.map(Client::new)
+            dialer
+                .dial(&address, expect, Purpose::Calls)
+                .await
+                .map(Client::new)
         })??;
-        Ok(Self { client, runtime: runtime.clone() })
+        Ok(Self {
+            client,
+            runtime: runtime.clone(),
+        })
     }
 
     /// As [`Client::call`].
@@ -89,7 +98,12 @@ impl<Q: Serialize, A: DeserializeOwned> BlockingClient<Q, A> {
         let watch = wait(&self.runtime, async move { client.watch(&request).await })??;
         let Watch { call, version, .. } = watch;
         let runtime = self.runtime.clone();
-        Ok(BlockingWatch { call: Some(call), version, runtime, words: PhantomData })
+        Ok(BlockingWatch {
+            call: Some(call),
+            version,
+            runtime,
+            words: PhantomData,
+        })
     }
 
     /// The async client inside.

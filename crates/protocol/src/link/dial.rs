@@ -69,7 +69,9 @@ impl Dialer {
             DnsName::try_from("backstay.invalid")
                 .map_err(|_| Error::new(Kind::Bug, "protocol.link.name", "a name is malformed"))?,
         );
-        let connected = TlsConnector::from(Arc::new(config)).connect(name, socket).await;
+        let connected = TlsConnector::from(Arc::new(config))
+            .connect(name, socket)
+            .await;
         let stream = connected.map_err(handshake_failed)?;
         let peer = certified(stream.get_ref().1.peer_certificates())?;
         let socket: Box<dyn Socket> = Box::new(stream);

@@ -43,7 +43,12 @@ pub(crate) struct Hello {
 
 impl Hello {
     pub(crate) fn ours(purpose: Purpose) -> Self {
-        Self { oldest: OLDEST, newest: NEWEST, purpose, program: PROGRAM.to_owned() }
+        Self {
+            oldest: OLDEST,
+            newest: NEWEST,
+            purpose,
+            program: PROGRAM.to_owned(),
+        }
     }
 
     pub(crate) fn frame(&self) -> Frame {
@@ -94,9 +99,15 @@ mod tests {
     #[test]
     fn a_hello_reads_back_and_may_grow() {
         let mut frame = Hello::ours(Purpose::Bulk).frame();
-        assert_eq!(Hello::from_frame(&frame).unwrap(), Hello::ours(Purpose::Bulk));
+        assert_eq!(
+            Hello::from_frame(&frame).unwrap(),
+            Hello::ours(Purpose::Bulk)
+        );
         frame.payload.extend_from_slice(b"more");
-        assert_eq!(Hello::from_frame(&frame).unwrap(), Hello::ours(Purpose::Bulk));
+        assert_eq!(
+            Hello::from_frame(&frame).unwrap(),
+            Hello::ours(Purpose::Bulk)
+        );
         for length in 0..frame.payload.len() - 4 {
             let cut = Frame::new(FrameKind::Hello, 0, frame.payload[..length].to_vec());
             assert!(Hello::from_frame(&cut).is_err(), "{length}");

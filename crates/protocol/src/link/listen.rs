@@ -61,7 +61,10 @@ struct Gate {
 /// How a newcomer shows who it is.
 enum Entry {
     /// By a certificate.
-    Tls { acceptor: RwLock<TlsAcceptor>, expect: Expect },
+    Tls {
+        acceptor: RwLock<TlsAcceptor>,
+        expect: Expect,
+    },
     /// By what the kernel says about a process of this host; these users are welcome.
     Local { users: Vec<u32> },
 }
@@ -83,14 +86,22 @@ impl Listener {
         options: LinkOptions,
     ) -> Result<Self> {
         let socket = TcpListener::bind(address).await.map_err(|error| {
-            Error::io(format!("listening on {address}"), error)
-                .hint("check that no other program listens there and that the address is this host's")
+            Error::io(format!("listening on {address}"), error).hint(
+                "check that no other program listens there and that the address is this host's",
+            )
         })?;
-        let address = socket.local_addr().map_err(|error| Error::io("asking for a port", error))?;
+        let address = socket
+            .local_addr()
+            .map_err(|error| Error::io("asking for a port", error))?;
         let config = verify::server_config(identity, expect.clone(), Arc::clone(&options.clock))?;
         let acceptor = RwLock::new(TlsAcceptor::from(Arc::new(config)));
         let entry = Entry::Tls { acceptor, expect };
-        Ok(Self::start(Door::Tcp(socket), Some(address), entry, options))
+        Ok(Self::start(
+            Door::Tcp(socket),
+            Some(address),
+            entry,
+            options,
+        ))
     }
 
     /// Listens on the first free port of a range.
@@ -114,7 +125,11 @@ impl Listener {
         Err(Error::new(
             Kind::Conflict,
             "protocol.link.no-port",
-            format!("no port from {} to {} of {host} is free", ports.start(), ports.end()),
+            format!(
+                "no port from {} to {} of {host} is free",
+                ports.start(),
+                ports.end()
+            ),
         )
         .hint("give the mover a larger range of ports"))
     }
@@ -132,12 +147,7 @@ impl Listener {
         Ok(Self::start(Door::Local(socket), None, entry, options))
     }
 
-    fn start(
-        door: Door,
-        address: Option<SocketAddr>,
-        entry: Entry,
-        options: LinkOptions,
-    ) -> Self {
+    fn start(door: Door, address: Option<SocketAddr>, entry: Entry, options: LinkOptions) -> Self {
         let gate = Arc::new(Gate {
             entry,
             options,
@@ -148,7 +158,12 @@ impl Listener {
         });
         let (finished, accepted) = mpsc::channel(WAITING_MAX);
         let task = tokio::spawn(Arc::clone(&gate).keep(door, finished)).abort_handle();
-        Self { gate, address, accepted, task }
+        Self {
+            gate,
+            address,
+            accepted,
+            task,
+        }
     }
 
     /// The next link: its handshake and hello are complete.
@@ -157,7 +172,11 @@ impl Listener {
     /// None while the runtime lives.
     pub async fn accept(&mut self) -> Result<Link> {
         self.accepted.recv().await.ok_or_else(|| {
-            Error::new(Kind::Cancelled, "protocol.link.listener-closed", "the listener has ended")
+            Error::new(
+                Kind::Cancelled,
+                "protocol.link.listener-closed",
+                "the listener has ended",
+            )
         })
     }
 
@@ -268,7 +287,11 @@ impl Gate {
             _ => Err(Error::new(
                 Kind::Limit,
                 "protocol.link.too-many",
-                format!("{name} has {} of {} links here", self.links.count(&name), self.links.count("")),
+                format!(
+                    "{name} has {} of {} links here",
+                    self.links.count(&name),
+                    self.links.count("")
+                ),
             )
             .hint("wait until other work of this peer has ended")),
         }
@@ -278,7 +301,10 @@ impl Gate {
         match (newcomer, &self.entry) {
             (Newcomer::Tcp(socket), Entry::Tls { acceptor, .. }) => {
                 let _ = socket.set_nodelay(true);
-                let acceptor = acceptor.read().unwrap_or_else(PoisonError::into_inner).clone();
+                let acceptor = acceptor
+                    .read()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .clone();
                 let stream = acceptor.accept(socket).await.map_err(handshake_failed)?;
                 let peer = certified(stream.get_ref().1.peer_certificates())?;
                 let socket: Box<dyn Socket> = Box::new(stream);
@@ -288,7 +314,11 @@ impl Gate {
                 let peer = local::peer_of(&socket, users)?;
                 Link::welcome(Box::new(socket), peer, self.options.timing).await
             }
-            _ => Err(Error::new(Kind::Bug, "protocol.link.door", "a door has the wrong lock")),
+            _ => Err(Error::new(
+                Kind::Bug,
+                "protocol.link.door",
+                "a door has the wrong lock",
+            )),
         }
     }
 }

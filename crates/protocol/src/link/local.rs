@@ -30,8 +30,8 @@ impl LocalSocket {
             .hint("stop the other process first"));
         }
         use std::os::unix::fs::FileTypeExt;
-        let left_over = std::fs::symlink_metadata(path)
-            .is_ok_and(|facts| facts.file_type().is_socket());
+        let left_over =
+            std::fs::symlink_metadata(path).is_ok_and(|facts| facts.file_type().is_socket());
         if left_over {
             std::fs::remove_file(path).map_err(|error| Error::io(doing(), error))?;
         }
@@ -40,7 +40,10 @@ impl LocalSocket {
         // that are welcome must be able to connect.
         std::fs::set_permissions(path, PermissionsExt::from_mode(0o666))
             .map_err(|error| Error::io(doing(), error))?;
-        Ok(Self { socket, path: path.to_owned() })
+        Ok(Self {
+            socket,
+            path: path.to_owned(),
+        })
     }
 
     pub(super) async fn accept(&self) -> std::io::Result<UnixStream> {
@@ -64,7 +67,9 @@ pub(super) fn own_user() -> u32 {
 /// # Errors
 /// `Denied` (`protocol.peer.wrong-user`) where it is none of `users`.
 pub(super) fn peer_of(socket: &UnixStream, users: &[u32]) -> Result<Peer> {
-    let facts = socket.peer_cred().map_err(|error| Error::io("asking who connects", error))?;
+    let facts = socket
+        .peer_cred()
+        .map_err(|error| Error::io("asking who connects", error))?;
     let (uid, pid) = (facts.uid(), facts.pid());
     if users.contains(&uid) {
         return Ok(Peer::Local { uid, pid });

@@ -46,7 +46,10 @@ impl FrameReader {
             Err(_) => Err(Error::new(
                 Kind::Unreachable,
                 "protocol.link.slow",
-                format!("the peer has not finished a frame within {} s", whole.as_secs_f32()),
+                format!(
+                    "the peer has not finished a frame within {} s",
+                    whole.as_secs_f32()
+                ),
             )),
         }
     }
@@ -111,7 +114,10 @@ pub(super) fn silent(timing: Timing) -> Error {
     Error::new(
         Kind::Unreachable,
         "protocol.link.silent",
-        format!("the peer gave no sign of life for {} s", timing.silence.as_secs_f32()),
+        format!(
+            "the peer gave no sign of life for {} s",
+            timing.silence.as_secs_f32()
+        ),
     )
     .hint("look whether the other host and its network are up")
 }

@@ -25,7 +25,10 @@ impl Tally {
             return None;
         }
         *taken += 1;
-        Some(Slot { tally: self.clone(), name })
+        Some(Slot {
+            tally: self.clone(),
+            name,
+        })
     }
 
     /// How many places are taken under `name`.

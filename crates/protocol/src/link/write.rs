@@ -36,7 +36,11 @@ pub(super) struct FrameWriter {
 
 impl FrameWriter {
     pub(super) fn new(socket: WriteHalf<Box<dyn Socket>>, timing: Timing) -> Self {
-        Self { socket, timing, writing: Arc::default() }
+        Self {
+            socket,
+            timing,
+            writing: Arc::default(),
+        }
     }
 
     /// Nanoseconds spent in writing, for whoever wants to know.
@@ -79,7 +83,10 @@ impl FrameWriter {
         loop {
             let next = timeout(timing.keepalive, queued.recv()).await;
             match next {
-                Err(_) => self.write_now(&Frame::new(FrameKind::Ping, 0, Vec::new())).await?,
+                Err(_) => {
+                    self.write_now(&Frame::new(FrameKind::Ping, 0, Vec::new()))
+                        .await?
+                }
                 Ok(Some(Queued::Frame(frame, permit))) => {
                     let begun = Instant::now();
                     self.write(&frame).await?;
@@ -102,8 +109,11 @@ impl FrameWriter {
 
     async fn write_goodbye(&mut self, why: Option<ErrorWord>) -> Result<()> {
         // A reason that cannot be encoded is left out: the end itself matters more.
-        let reason = why.and_then(|word| postcard::to_stdvec(&word).ok()).unwrap_or_default();
-        self.write_now(&Frame::new(FrameKind::Goodbye, 0, reason)).await
+        let reason = why
+            .and_then(|word| postcard::to_stdvec(&word).ok())
+            .unwrap_or_default();
+        self.write_now(&Frame::new(FrameKind::Goodbye, 0, reason))
+            .await
     }
 
     /// Writes a frame and sends it on its way.

@@ -27,8 +27,16 @@ pub(super) async fn present(
     options: BulkOptions,
 ) -> Result<BulkHalves> {
     let (sender, mut receiver) = split(link)?;
-    let terms = Terms { window: options.window.0, resume_from: FIRST };
-    let open = Open { token: token.clone(), connection: 0, connections: 1, terms };
+    let terms = Terms {
+        window: options.window.0,
+        resume_from: FIRST,
+    };
+    let open = Open {
+        token: token.clone(),
+        connection: 0,
+        connections: 1,
+        terms,
+    };
     sender.send(open.frame()).await?;
     let answer = first_frame(&mut receiver, options).await?;
     let theirs = match answer.kind {
@@ -54,7 +62,11 @@ pub(super) async fn ask(link: Link, options: BulkOptions) -> Result<Asking> {
     if frame.kind != FrameKind::StreamOpen {
         return Err(unexpected(&frame, "something else than a stream's opening"));
     }
-    Ok(Asking { open: Open::read(&frame)?, sender, receiver })
+    Ok(Asking {
+        open: Open::read(&frame)?,
+        sender,
+        receiver,
+    })
 }
 
 impl Asking {
@@ -79,15 +91,26 @@ impl Asking {
             self.refuse(&error).await;
             return Err(error);
         }
-        let ours = Terms { window: options.window.0, resume_from: FIRST };
+        let ours = Terms {
+            window: options.window.0,
+            resume_from: FIRST,
+        };
         self.sender.send(ours.frame()).await?;
-        Ok(start(self.sender, self.receiver, options, self.open.terms.window))
+        Ok(start(
+            self.sender,
+            self.receiver,
+            options,
+            self.open.terms.window,
+        ))
     }
 
     /// Sends the asker away.
     pub(super) async fn refuse(mut self, why: &Error) {
         let bytes = postcard::to_stdvec(&ErrorWord::from(why)).unwrap_or_default();
-        let _ = self.sender.send(Frame::new(FrameKind::Abort, 0, bytes)).await;
+        let _ = self
+            .sender
+            .send(Frame::new(FrameKind::Abort, 0, bytes))
+            .await;
         self.sender.close(None);
         drop(self.sender);
         self.receiver.drain().await;
@@ -98,7 +121,10 @@ fn split(link: Link) -> Result<(LinkSender, LinkReceiver)> {
     if link.facts().purpose == Purpose::Bulk {
         return Ok(link.split());
     }
-    Err(Error::invalid("protocol.stream.purpose", "a link for calls cannot carry a data stream"))
+    Err(Error::invalid(
+        "protocol.stream.purpose",
+        "a link for calls cannot carry a data stream",
+    ))
 }
 
 async fn first_frame(receiver: &mut LinkReceiver, options: BulkOptions) -> Result<Frame> {
@@ -162,7 +188,10 @@ async fn run(mut receiver: LinkReceiver, stream: Arc<Stream>) {
     });
     if !ended_well {
         // After a goodbye too early; after a failure the first reason stays.
-        stream.fail(&abandoned("the other side ended the connection half-way"), false);
+        stream.fail(
+            &abandoned("the other side ended the connection half-way"),
+            false,
+        );
     }
     receiver.drain().await;
 }
@@ -194,7 +223,10 @@ fn take(frame: Frame, stream: &Stream) -> Result<()> {
             stream.close_if_done();
             Ok(())
         }
-        _ => Err(unexpected(&frame, "something that has no place in a data stream")),
+        _ => Err(unexpected(
+            &frame,
+            "something that has no place in a data stream",
+        )),
     }
 }
 

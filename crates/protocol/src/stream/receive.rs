@@ -33,7 +33,13 @@ pub struct BulkReceiver {
 
 impl BulkReceiver {
     pub(super) const fn new(stream: Arc<Stream>) -> Self {
-        Self { stream, records: 0, bytes: 0, waiting: Duration::ZERO, ended: false }
+        Self {
+            stream,
+            records: 0,
+            bytes: 0,
+            waiting: Duration::ZERO,
+            ended: false,
+        }
     }
 
     /// The next record, in order; `None` when all have come. Blocks while nothing is here.
@@ -49,7 +55,9 @@ impl BulkReceiver {
                 None => state.incoming.finishing.then_some(None),
             }
         })?;
-        let Some((record, ack)) = next else { return Ok(None) };
+        let Some((record, ack)) = next else {
+            return Ok(None);
+        };
         if let Some(ack) = ack {
             // Where the link has ended the next call says why.
             let _ = self.stream.link.send_now(ack.frame());
@@ -152,7 +160,8 @@ impl Drop for BulkReceiver {
             state.incoming.received > 0 && !state.incoming.finished
         });
         if failed {
-            self.stream.fail(&abandoned("the receiver gave up half-way"), true);
+            self.stream
+                .fail(&abandoned("the receiver gave up half-way"), true);
         }
     }
 }

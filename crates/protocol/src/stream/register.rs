@@ -67,9 +67,20 @@ impl StreamRegister {
             ));
         }
         let id = token.id;
-        expected.insert(id, Waiting { token: token.clone(), options, hand_over });
+        expected.insert(
+            id,
+            Waiting {
+                token: token.clone(),
+                options,
+                hand_over,
+            },
+        );
         drop(expected);
-        Ok(ExpectedStream { register: self.clone(), id, arrived })
+        Ok(ExpectedStream {
+            register: self.clone(),
+            id,
+            arrived,
+        })
     }
 
     /// Takes a link for bulk data that somebody has dialed, compares its token and hands the stream
@@ -78,7 +89,10 @@ impl StreamRegister {
     /// # Errors
     /// `Denied` (`protocol.stream.denied`), also told to the peer; what goes wrong on the link.
     pub async fn admit(&self, link: Link) -> Result<()> {
-        let options = BulkOptions { stall: ASK_DEADLINE, ..BulkOptions::default() };
+        let options = BulkOptions {
+            stall: ASK_DEADLINE,
+            ..BulkOptions::default()
+        };
         let asking = engine::ask(link, options).await?;
         let Some(waiting) = self.claim(asking.token()) else {
             // The same answer for an unknown stream and a wrong secret.
@@ -101,7 +115,11 @@ impl StreamRegister {
     fn claim(&self, presented: &StreamToken) -> Option<Waiting> {
         let mut expected = self.lock();
         let fits = expected.get(&presented.id)?.token.matches(presented);
-        if fits { expected.remove(&presented.id) } else { None }
+        if fits {
+            expected.remove(&presented.id)
+        } else {
+            None
+        }
     }
 }
 

@@ -29,7 +29,14 @@ pub struct BulkSender {
 
 impl BulkSender {
     pub(super) fn new(stream: Arc<Stream>, runtime: Handle) -> Self {
-        Self { stream, runtime, records: 0, bytes: 0, waiting: Duration::ZERO, ended: false }
+        Self {
+            stream,
+            runtime,
+            records: 0,
+            bytes: 0,
+            waiting: Duration::ZERO,
+            ended: false,
+        }
     }
 
     /// Sends a record and returns its sequence number: 1, 2, 3 ... Blocks while the window is full.
@@ -43,7 +50,10 @@ impl BulkSender {
             return Err(Error::new(
                 Kind::Limit,
                 "protocol.stream.record-too-large",
-                format!("a record of {} bytes is larger than {FRAME_SIZE_MAX}", payload.len()),
+                format!(
+                    "a record of {} bytes is larger than {FRAME_SIZE_MAX}",
+                    payload.len()
+                ),
             ));
         }
         let size = payload.len() as u64;
@@ -57,7 +67,12 @@ impl BulkSender {
                 out.sent
             })
         })?;
-        self.queue(Frame { kind: FrameKind::Data, tag: kind, id: sequence, payload })?;
+        self.queue(Frame {
+            kind: FrameKind::Data,
+            tag: kind,
+            id: sequence,
+            payload,
+        })?;
         self.records += 1;
         self.bytes += size;
         Ok(sequence)
@@ -65,7 +80,9 @@ impl BulkSender {
 
     /// Hands a frame to the link, waiting for room in its outbox.
     fn queue(&mut self, frame: Frame) -> Result<()> {
-        let Some(frame) = self.stream.link.try_send(frame)? else { return Ok(()) };
+        let Some(frame) = self.stream.link.try_send(frame)? else {
+            return Ok(());
+        };
         let begun = std::time::Instant::now();
         let link = self.stream.link.clone();
         let sent = wait(&self.runtime, async move { link.send(frame).await })?;
@@ -98,8 +115,7 @@ impl BulkSender {
         self.say_finish()?;
         let patience = self.stream.options.finish;
         let mut waited = Duration::ZERO;
-        let waiting =
-            |state: &mut super::state::State| state.outgoing.finished.then_some(());
+        let waiting = |state: &mut super::state::State| state.outgoing.finished.then_some(());
         self.stream.wait(patience, &mut waited, waiting)?;
         self.waiting += waited;
         self.stream.linger(LINGER);
@@ -137,7 +153,8 @@ impl Drop for BulkSender {
         if self.stream.peek().outgoing.sent == 0 {
             let _ = self.say_finish();
         } else {
-            self.stream.fail(&abandoned("the sender gave up half-way"), true);
+            self.stream
+                .fail(&abandoned("the sender gave up half-way"), true);
         }
     }
 }

@@ -136,7 +136,12 @@ impl Stream {
         let mut state = State::default();
         state.incoming.window = options.window.0;
         state.outgoing.window = options.window.0.min(peer_window);
-        Self { link, options, state: Mutex::new(state), changed: Condvar::new() }
+        Self {
+            link,
+            options,
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+        }
     }
 
     /// Looks at the state or changes it without anybody being told.
@@ -179,7 +184,9 @@ impl Stream {
             if progress != state.progress {
                 (last, progress) = (Instant::now(), state.progress);
             }
-            let Some(left) = patience.checked_sub(last.elapsed()).filter(|left| !left.is_zero())
+            let Some(left) = patience
+                .checked_sub(last.elapsed())
+                .filter(|left| !left.is_zero())
             else {
                 drop(state);
                 let error = stalled(patience);
@@ -256,7 +263,13 @@ fn stalled(patience: Duration) -> Error {
     Error::new(
         Kind::Timeout,
         "protocol.stream.stalled",
-        format!("nothing moved on the data stream for {} s", patience.as_secs_f32()),
+        format!(
+            "nothing moved on the data stream for {} s",
+            patience.as_secs_f32()
+        ),
     )
     .hint("look into the log of the agent at the other end: its disk or repository may hang")
 }
+
+#[cfg(test)]
+mod tests;

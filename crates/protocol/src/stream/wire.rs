@@ -58,7 +58,12 @@ impl Open {
             let connection = u16::from_le_bytes(fields.take()?);
             let connections = u16::from_le_bytes(fields.take()?);
             let _reserved: [u8; 4] = fields.take()?;
-            Some(Self { token, connection, connections, terms: Terms::read(&mut fields)? })
+            Some(Self {
+                token,
+                connection,
+                connections,
+                terms: Terms::read(&mut fields)?,
+            })
         };
         read().ok_or_else(malformed)
     }
@@ -71,7 +76,10 @@ impl Terms {
     }
 
     fn read(fields: &mut Fields<'_>) -> Option<Self> {
-        Some(Self { window: fields.number()?, resume_from: fields.number()? })
+        Some(Self {
+            window: fields.number()?,
+            resume_from: fields.number()?,
+        })
     }
 
     /// As `StreamReady`, the answer to `StreamOpen`.
@@ -90,7 +98,10 @@ impl Terms {
 impl Ack {
     pub(crate) fn frame(&self) -> Frame {
         let numbers = [self.taken, self.taken_cost, self.kept];
-        let payload = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+        let payload = numbers
+            .iter()
+            .flat_map(|number| number.to_le_bytes())
+            .collect();
         Frame::new(FrameKind::Ack, 0, payload)
     }
 
@@ -98,7 +109,11 @@ impl Ack {
         let mut fields = Fields(&frame.payload);
         let mut read = || {
             let (taken, taken_cost) = (fields.number()?, fields.number()?);
-            Some(Self { taken, taken_cost, kept: fields.number()? })
+            Some(Self {
+                taken,
+                taken_cost,
+                kept: fields.number()?,
+            })
         };
         read().ok_or_else(|| unexpected(frame, "an acknowledgement that does not parse"))
     }
@@ -136,17 +151,32 @@ mod tests {
     #[test]
     fn payloads_read_back_and_every_prefix_is_refused() {
         let token = StreamToken::generate(StreamId::new(1, [2; 10]), &SeededRandom::new(3));
-        let terms = Terms { window: 1 << 25, resume_from: 1 };
-        let open = Open { token: token.clone(), connection: 0, connections: 1, terms };
+        let terms = Terms {
+            window: 1 << 25,
+            resume_from: 1,
+        };
+        let open = Open {
+            token: token.clone(),
+            connection: 0,
+            connections: 1,
+            terms,
+        };
         let mut frame = open.frame();
         let read = Open::read(&frame).unwrap();
         assert!(read.token.matches(&token));
-        assert_eq!((read.connection, read.connections, read.terms), (0, 1, terms));
+        assert_eq!(
+            (read.connection, read.connections, read.terms),
+            (0, 1, terms)
+        );
         while frame.payload.pop().is_some() {
             assert!(Open::read(&frame).is_err());
         }
         assert_eq!(Terms::from_frame(&terms.frame()).unwrap(), terms);
-        let ack = Ack { taken: 1, taken_cost: 2, kept: 3 };
+        let ack = Ack {
+            taken: 1,
+            taken_cost: 2,
+            kept: 3,
+        };
         let mut frame = ack.frame();
         assert_eq!(Ack::read(&frame).unwrap(), ack);
         frame.payload.push(9);

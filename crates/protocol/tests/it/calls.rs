@@ -60,7 +60,11 @@ impl Service for Sums {
                 call.cancelled().await;
                 assert!(call.cancel().is_cancelled());
                 self.cancelled.fetch_add(1, Ordering::SeqCst);
-                Err(Error::new(Kind::Cancelled, "test.never.cancelled", "cancelled"))
+                Err(Error::new(
+                    Kind::Cancelled,
+                    "test.never.cancelled",
+                    "cancelled",
+                ))
             }
             Ask::Big(bytes) => Ok(Answer::Bytes(bytes)),
             Ask::Huge => Ok(Answer::Bytes(vec![0; 5 << 20])),
@@ -79,25 +83,42 @@ fn start((one, two): (Link, Link)) -> (SumsClient, Arc<Sums>, tokio::task::JoinH
 #[tokio::test]
 async fn answers_errors_and_panics_arrive() {
     let (client, _, serving) = start(pair(Purpose::Calls, Timing::default()).await);
-    assert_eq!(client.call(&Ask::Double(21)).await.unwrap(), Answer::Number(42));
-    let Answer::Text(who) = client.call(&Ask::WhoAmI).await.unwrap() else { panic!() };
+    assert_eq!(
+        client.call(&Ask::Double(21)).await.unwrap(),
+        Answer::Number(42)
+    );
+    let Answer::Text(who) = client.call(&Ask::WhoAmI).await.unwrap() else {
+        panic!()
+    };
     assert!(who.starts_with("manager on host "), "{who}");
 
     let error = client.call(&Ask::Fail).await.unwrap_err();
-    assert_eq!((error.kind(), error.code()), (Kind::Full, "store.disk.full"));
+    assert_eq!(
+        (error.kind(), error.code()),
+        (Kind::Full, "store.disk.full")
+    );
     assert_eq!(error.hint_text(), Some("buy a disk"));
     assert!(error.to_string().contains("No space left"));
 
     let error = client.call(&Ask::Panic).await.unwrap_err();
-    assert_eq!((error.kind(), error.code()), (Kind::Bug, "protocol.serve.panicked"));
+    assert_eq!(
+        (error.kind(), error.code()),
+        (Kind::Bug, "protocol.serve.panicked")
+    );
     let bytes = vec![7; 3 << 20];
     let answer = client.call(&Ask::Big(bytes.clone())).await.unwrap();
     assert_eq!(answer, Answer::Bytes(bytes));
     let error = client.call(&Ask::Huge).await.unwrap_err();
-    assert_eq!((error.kind(), error.code()), (Kind::Limit, "protocol.message.too-large"));
+    assert_eq!(
+        (error.kind(), error.code()),
+        (Kind::Limit, "protocol.message.too-large")
+    );
     let error = client.call(&Ask::Big(vec![0; 5 << 20])).await.unwrap_err();
     assert_eq!(error.code(), "protocol.message.too-large");
-    assert_eq!(client.call(&Ask::Double(1)).await.unwrap(), Answer::Number(2));
+    assert_eq!(
+        client.call(&Ask::Double(1)).await.unwrap(),
+        Answer::Number(2)
+    );
 
     drop(client);
     serving.await.unwrap().unwrap();
@@ -125,9 +146,18 @@ async fn a_call_that_takes_too_long_is_cancelled_on_both_sides() {
     let (client, sums, _serving) = start(pair(Purpose::Calls, Timing::default()).await);
     let deadline = Duration::from_millis(100);
     let error = client.call_within(&Ask::Never, deadline).await.unwrap_err();
-    assert_eq!((error.kind(), error.code()), (Kind::Timeout, "protocol.call.timeout"));
-    eventually("the cancellation", || sums.cancelled.load(Ordering::SeqCst) == 1).await;
-    assert_eq!(client.call(&Ask::Double(4)).await.unwrap(), Answer::Number(8));
+    assert_eq!(
+        (error.kind(), error.code()),
+        (Kind::Timeout, "protocol.call.timeout")
+    );
+    eventually("the cancellation", || {
+        sums.cancelled.load(Ordering::SeqCst) == 1
+    })
+    .await;
+    assert_eq!(
+        client.call(&Ask::Double(4)).await.unwrap(),
+        Answer::Number(8)
+    );
 }
 
 #[tokio::test]
@@ -140,14 +170,23 @@ async fn events_come_in_order_and_a_slow_reader_only_slows_its_own_call() {
         assert!(client.call(&Ask::Double(number)).await.is_ok());
     }
     let sent = sums.sent.load(Ordering::SeqCst);
-    assert!(sent <= 1 + u64::from(protocol::call::EVENTS_IN_FLIGHT_MAX), "{sent}");
+    assert!(
+        sent <= 1 + u64::from(protocol::call::EVENTS_IN_FLIGHT_MAX),
+        "{sent}"
+    );
     for number in 1..1000 {
         assert_eq!(watch.next().await.unwrap(), Some(Answer::Number(number)));
     }
-    assert_eq!(watch.next().await.unwrap(), Some(Answer::Text("end".into())));
+    assert_eq!(
+        watch.next().await.unwrap(),
+        Some(Answer::Text("end".into()))
+    );
     assert_eq!(watch.next().await.unwrap(), None);
     // Who wants the last answer only gets it, past all events.
-    assert_eq!(client.call(&Ask::Count(500)).await.unwrap(), Answer::Text("end".into()));
+    assert_eq!(
+        client.call(&Ask::Count(500)).await.unwrap(),
+        Answer::Text("end".into())
+    );
 }
 
 #[tokio::test]
@@ -183,7 +222,10 @@ async fn the_end_of_a_link_ends_its_calls() {
     let waiting = tokio::spawn(async move { client.call(&Ask::Never).await });
     tokio::time::sleep(Duration::from_millis(100)).await;
     waiting.abort();
-    eventually("the cancellation", || sums.cancelled.load(Ordering::SeqCst) == 1).await;
+    eventually("the cancellation", || {
+        sums.cancelled.load(Ordering::SeqCst) == 1
+    })
+    .await;
     serving.await.unwrap().unwrap();
 }
 
@@ -211,7 +253,10 @@ fn threads_call_too() {
             scope.spawn(move || {
                 for number in 0..50 {
                     let number = thread * 100 + number;
-                    assert_eq!(client.call(&Ask::Double(number)).unwrap(), Answer::Number(number * 2));
+                    assert_eq!(
+                        client.call(&Ask::Double(number)).unwrap(),
+                        Answer::Number(number * 2)
+                    );
                 }
             });
         }
@@ -224,8 +269,12 @@ fn threads_call_too() {
     assert_eq!(seen, 40);
     // Inside a runtime it does not panic either.
     let inside = client.clone();
-    let answer = runtime.block_on(async { tokio::spawn(async move { inside.call(&Ask::Double(3)) }).await });
+    let answer =
+        runtime.block_on(async { tokio::spawn(async move { inside.call(&Ask::Double(3)) }).await });
     assert_eq!(answer.unwrap().unwrap(), Answer::Number(6));
     runtime.shutdown_timeout(Duration::from_millis(100));
-    assert_eq!(client.call(&Ask::Double(1)).unwrap_err().kind(), Kind::Cancelled);
+    assert_eq!(
+        client.call(&Ask::Double(1)).unwrap_err().kind(),
+        Kind::Cancelled
+    );
 }

@@ -72,7 +72,9 @@ async fn carry(
 async fn converse(folder: PathBuf, fault: Option<Fault>) -> (Result<Vec<u32>>, [usize; 2]) {
     std::fs::create_dir_all(&folder).unwrap();
     let (front, back) = (folder.join("front"), folder.join("back"));
-    let mut listener = Listener::bind_local(&back, &[], options(TIMING)).await.unwrap();
+    let mut listener = Listener::bind_local(&back, &[], options(TIMING))
+        .await
+        .unwrap();
     let serving = tokio::spawn(async move {
         match tokio::time::timeout(TIMING.silence * 3, listener.accept()).await {
             Ok(link) => serve(link.unwrap(), Arc::new(Echo)).await,
@@ -112,9 +114,16 @@ async fn converse(folder: PathBuf, fault: Option<Fault>) -> (Result<Vec<u32>>, [
         Ok(answers)
     };
     let limit = Duration::from_secs(20);
-    let seen = tokio::time::timeout(limit, talk).await.expect("the client hangs");
-    let _ = tokio::time::timeout(limit, serving).await.expect("the service hangs");
-    let counts = tokio::time::timeout(limit, wire).await.expect("the wire hangs").unwrap();
+    let seen = tokio::time::timeout(limit, talk)
+        .await
+        .expect("the client hangs");
+    let _ = tokio::time::timeout(limit, serving)
+        .await
+        .expect("the service hangs");
+    let counts = tokio::time::timeout(limit, wire)
+        .await
+        .expect("the wire hangs")
+        .unwrap();
     (seen, counts)
 }
 
@@ -128,8 +137,16 @@ async fn every_byte_may_be_the_last() {
     let mut cases = Vec::new();
     for (to_server, count) in [(true, counts[0]), (false, counts[1])] {
         for after in 0..=count {
-            cases.push(Fault { to_server, after, stall: false });
-            cases.push(Fault { to_server, after, stall: true });
+            cases.push(Fault {
+                to_server,
+                after,
+                stall: false,
+            });
+            cases.push(Fault {
+                to_server,
+                after,
+                stall: true,
+            });
         }
     }
     let total = cases.len();
@@ -143,7 +160,11 @@ async fn every_byte_may_be_the_last() {
         Err(error) => {
             let kind = error.kind();
             let fits = matches!(kind, Kind::Unreachable | Kind::Timeout);
-            assert!(fits, "after {} of {}: {error:?}", fault.after, fault.to_server);
+            assert!(
+                fits,
+                "after {} of {}: {error:?}",
+                fault.after, fault.to_server
+            );
             failed += 1;
         }
     };
@@ -159,5 +180,8 @@ async fn every_byte_may_be_the_last() {
     }
     assert_eq!(failed + succeeded, total);
     // Most cuts come before the last answer; those after it change nothing.
-    assert!(failed > total / 2 && succeeded > 0, "{failed} of {total} failed");
+    assert!(
+        failed > total / 2 && succeeded > 0,
+        "{failed} of {total} failed"
+    );
 }

@@ -46,7 +46,10 @@ async fn raw(site: &Site, address: &str) -> TlsStream<TcpStream> {
     let config = client_config(&identity, Expect::role(Role::Mover), clock).unwrap();
     let socket = TcpStream::connect(address).await.unwrap();
     let name = ServerName::try_from("x.invalid").unwrap();
-    TlsConnector::from(Arc::new(config)).connect(name, socket).await.unwrap()
+    TlsConnector::from(Arc::new(config))
+        .connect(name, socket)
+        .await
+        .unwrap()
 }
 
 fn hello(oldest: u16, newest: u16) -> Vec<u8> {
@@ -69,10 +72,16 @@ async fn a_client_without_tls_learns_nothing() {
     let site = Site::new(1);
     let listener = site.mover(options(QUICK)).await;
     let mut socket = TcpStream::connect(address(&listener)).await.unwrap();
-    socket.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    socket
+        .write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        .await
+        .unwrap();
     let answer = read_to_end(&mut socket).await;
     // At most a TLS alert: type 21, seven bytes.
-    assert!(answer.is_empty() || (answer[0] == 21 && answer.len() == 7), "{answer:?}");
+    assert!(
+        answer.is_empty() || (answer[0] == 21 && answer.len() == 7),
+        "{answer:?}"
+    );
     eventually("the count", || listener.counts().refused == 1).await;
     assert_eq!(listener.counts().accepted, 0);
 }
@@ -85,10 +94,11 @@ async fn tls_1_2_is_refused() {
     let mut body = vec![3, 3];
     body.extend_from_slice(&[0x42; 32]);
     body.push(0); // no session
-    body.extend_from_slice(&[0, 4, 0xc0, 0x2b, 0xc0, 0x2f, 1, 0]); // ECDHE-*-AES128-GCM, no compression
+    // ECDHE with AES-128-GCM, no compression.
+    body.extend_from_slice(&[0, 4, 0xc0, 0x2b, 0xc0, 0x2f, 1, 0]);
     let extensions: [&[u8]; 3] = [
-        &[0, 10, 0, 4, 0, 2, 0, 23],       // supported_groups: P-256
-        &[0, 11, 0, 2, 1, 0],              // ec_point_formats: uncompressed
+        &[0, 10, 0, 4, 0, 2, 0, 23],      // supported_groups: P-256
+        &[0, 11, 0, 2, 1, 0],             // ec_point_formats: uncompressed
         &[0, 13, 0, 6, 0, 4, 4, 3, 8, 4], // signature_algorithms
     ];
     let extensions = extensions.concat();
@@ -116,8 +126,10 @@ async fn a_tls_client_without_certificate_is_refused() {
     config.client_auth_cert_resolver = Arc::new(NoCertificate);
     let socket = TcpStream::connect(address(&listener)).await.unwrap();
     let name = ServerName::try_from("x.invalid").unwrap();
-    let mut stream =
-        TlsConnector::from(Arc::new(config)).connect(name, socket).await.unwrap();
+    let mut stream = TlsConnector::from(Arc::new(config))
+        .connect(name, socket)
+        .await
+        .unwrap();
     // In TLS 1.3 the client thinks it is done; the refusal is the first thing it reads.
     let _ = stream.write_all(&hello(1, 1)).await;
     let error = stream.read_u8().await.unwrap_err();
@@ -172,15 +184,26 @@ async fn other_versions_are_told_apart() {
     let answer = read_to_end(&mut stream).await;
     // The hello comes back, so that the other end can say which versions it met.
     let (frame, _) = Frame::from_bytes(&answer, 1024).unwrap().unwrap();
-    assert_eq!((frame.kind, &frame.payload[..4]), (FrameKind::Hello, &[1, 0, 1, 0][..]));
+    assert_eq!(
+        (frame.kind, &frame.payload[..4]),
+        (FrameKind::Hello, &[1, 0, 1, 0][..])
+    );
     eventually("the count", || listener.counts().refused == 1).await;
 }
 
 #[tokio::test]
 async fn a_slow_loris_does_not_keep_others_out() {
     let site = Site::new(1);
-    let limits = LinkLimits { handshakes_per_address: 4, ..LinkLimits::default() };
-    let listener = site.mover(LinkOptions { limits, ..options(QUICK) }).await;
+    let limits = LinkLimits {
+        handshakes_per_address: 4,
+        ..LinkLimits::default()
+    };
+    let listener = site
+        .mover(LinkOptions {
+            limits,
+            ..options(QUICK)
+        })
+        .await;
     let to = address(&listener);
     let began = Instant::now();
     let mut slow = Vec::new();
@@ -198,19 +221,27 @@ async fn a_slow_loris_does_not_keep_others_out() {
     }
     let dialer = site.dialer(Role::Manager);
     let expect = Expect::role(Role::Mover);
-    dialer.dial(&to, expect, protocol::Purpose::Calls).await.unwrap();
+    dialer
+        .dial(&to, expect, protocol::Purpose::Calls)
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
 async fn a_slow_loris_inside_is_cut_too() {
     let site = Site::new(1);
-    let timing = Timing { frame: Duration::from_millis(700), ..QUICK };
+    let timing = Timing {
+        frame: Duration::from_millis(700),
+        ..QUICK
+    };
     let listener = site.mover(options(timing)).await;
     let to = address(&listener);
     let mut ends = serve_all(listener);
     let mut stream = raw(&site, &to).await;
     stream.write_all(&hello(1, 1)).await.unwrap();
-    let frame = Frame::new(FrameKind::Request, 1, vec![0; 4096]).to_bytes().unwrap();
+    let frame = Frame::new(FrameKind::Request, 1, vec![0; 4096])
+        .to_bytes()
+        .unwrap();
     let dripping = async {
         for byte in frame {
             if stream.write_all(&[byte]).await.is_err() || stream.flush().await.is_err() {
@@ -232,13 +263,19 @@ async fn frames_out_of_place_end_the_link_and_nothing_else() {
     let listener = site.mover(options(QUICK)).await;
     let to = address(&listener);
     let mut ends = serve_all(listener);
-    let mut oversize = Frame::new(FrameKind::Request, 1, Vec::new()).to_bytes().unwrap();
+    let mut oversize = Frame::new(FrameKind::Request, 1, Vec::new())
+        .to_bytes()
+        .unwrap();
     oversize[..4].copy_from_slice(&u32::MAX.to_le_bytes());
     let mut large = oversize.clone();
     large[..4].copy_from_slice(&(5u32 << 20).to_le_bytes());
-    let mut flagged = Frame::new(FrameKind::Request, 1, Vec::new()).to_bytes().unwrap();
+    let mut flagged = Frame::new(FrameKind::Request, 1, Vec::new())
+        .to_bytes()
+        .unwrap();
     flagged[5] = 1;
-    let mut broken = Frame::new(FrameKind::Request, 1, vec![1, 0, 0]).to_bytes().unwrap();
+    let mut broken = Frame::new(FrameKind::Request, 1, vec![1, 0, 0])
+        .to_bytes()
+        .unwrap();
     broken[21] ^= 1;
     let frame = |kind, payload: &[u8]| Frame::new(kind, 1, payload.to_vec()).to_bytes().unwrap();
     let cases = [
@@ -250,7 +287,10 @@ async fn frames_out_of_place_end_the_link_and_nothing_else() {
         (frame(FrameKind::Response, b""), "protocol.frame.unexpected"),
         (frame(FrameKind::Data, b"x"), "protocol.frame.unexpected"),
         (frame(FrameKind::Credit, b"x"), "protocol.frame.unexpected"),
-        (frame(FrameKind::Goodbye, b"\xff"), "protocol.frame.unexpected"),
+        (
+            frame(FrameKind::Goodbye, b"\xff"),
+            "protocol.frame.unexpected",
+        ),
     ];
     for (bytes, code) in cases {
         let mut stream = raw(&site, &to).await;
@@ -267,7 +307,10 @@ async fn frames_out_of_place_end_the_link_and_nothing_else() {
         let frame = Frame::new(FrameKind::Request, id, payload.to_vec());
         stream.write_all(&frame.to_bytes().unwrap()).await.unwrap();
     }
-    stream.write_all(&frame(FrameKind::Goodbye, b"")).await.unwrap();
+    stream
+        .write_all(&frame(FrameKind::Goodbye, b""))
+        .await
+        .unwrap();
     let answers = read_to_end(&mut stream).await;
     ends.recv().await.unwrap().unwrap();
     let mut rest = &answers[..];
@@ -339,7 +382,9 @@ async fn a_flood_of_requests_is_bounded() {
     stream.write_all(&hello(1, 1)).await.unwrap();
     let most = protocol::call::CALLS_PER_LINK_MAX as u64;
     for id in 0..most + 50 {
-        let frame = Frame::new(FrameKind::Request, id, vec![1, 0, 0]).to_bytes().unwrap();
+        let frame = Frame::new(FrameKind::Request, id, vec![1, 0, 0])
+            .to_bytes()
+            .unwrap();
         stream.write_all(&frame).await.unwrap();
     }
     stream.flush().await.unwrap();

@@ -31,7 +31,10 @@ async fn both_ends_know_each_other() {
     let manager = site.identity(Role::Manager);
     let dialer = Dialer::new(manager.clone(), LinkOptions::default());
     let expect = Expect::role(Role::Mover).on(host(1));
-    let dialed = dialer.dial(&address(&listener), expect, Purpose::Calls).await.unwrap();
+    let dialed = dialer
+        .dial(&address(&listener), expect, Purpose::Calls)
+        .await
+        .unwrap();
     let accepted = listener.accept().await.unwrap();
     assert_eq!(dialed.peer().identity().unwrap().role, Role::Mover);
     assert_eq!(accepted.peer(), Peer::Certified(manager.own()));
@@ -43,11 +46,17 @@ async fn both_ends_know_each_other() {
 /// Dials and gives the codes that the dialer and the listener's counts see.
 async fn refused(dialer: &Dialer, listener: &mut Listener, expect: Expect) -> base::Error {
     let before = listener.counts();
-    let error = match dialer.dial(&address(listener), expect, Purpose::Calls).await {
+    let error = match dialer
+        .dial(&address(listener), expect, Purpose::Calls)
+        .await
+    {
         Ok(_) => panic!("a link came about"),
         Err(error) => error,
     };
-    eventually("the listener's count", || listener.counts().refused == before.refused + 1).await;
+    eventually("the listener's count", || {
+        listener.counts().refused == before.refused + 1
+    })
+    .await;
     assert_eq!(listener.counts().accepted, before.accepted);
     error
 }
@@ -61,20 +70,32 @@ async fn strangers_stay_outside() {
     // Another site's authority, from either side's view.
     let stranger = Site::new(2).dialer(Role::Manager);
     let error = refused(&stranger, &mut listener, mover()).await;
-    assert_eq!((error.kind(), error.code()), (Kind::Denied, "protocol.peer.unknown-authority"));
+    assert_eq!(
+        (error.kind(), error.code()),
+        (Kind::Denied, "protocol.peer.unknown-authority")
+    );
 
     // The right authority, the wrong role, from either side's view.
     let error = refused(&site.dialer(Role::Agent), &mut listener, mover()).await;
-    assert_eq!((error.kind(), error.code()), (Kind::Denied, "protocol.link.refused-role"));
+    assert_eq!(
+        (error.kind(), error.code()),
+        (Kind::Denied, "protocol.link.refused-role")
+    );
     let manager = site.dialer(Role::Manager);
     let error = refused(&manager, &mut listener, Expect::role(Role::Server)).await;
-    assert_eq!((error.kind(), error.code()), (Kind::Denied, "protocol.peer.wrong-role"));
+    assert_eq!(
+        (error.kind(), error.code()),
+        (Kind::Denied, "protocol.peer.wrong-role")
+    );
     let error = refused(&manager, &mut listener, mover().on(host(9))).await;
     assert_eq!(error.code(), "protocol.peer.wrong-role");
     assert!(error.hint_text().is_some());
 
     // Afterwards the right one still gets in.
-    manager.dial(&address(&listener), mover(), Purpose::Calls).await.unwrap();
+    manager
+        .dial(&address(&listener), mover(), Purpose::Calls)
+        .await
+        .unwrap();
     listener.accept().await.unwrap();
 }
 
@@ -91,7 +112,11 @@ async fn a_forged_authority_of_the_same_name_is_refused() {
     // And the listener does not fall for a forged client when that trusts the listener.
     let folder = tempfile::tempdir().unwrap();
     forged.identity(Role::Manager).save(folder.path()).unwrap();
-    std::fs::write(folder.path().join("authority.pem"), real.authority.certificate_pem()).unwrap();
+    std::fs::write(
+        folder.path().join("authority.pem"),
+        real.authority.certificate_pem(),
+    )
+    .unwrap();
     let liar = protocol::Identity::load(folder.path()).unwrap();
     let liar = Dialer::new(liar, LinkOptions::default());
     let error = refused(&liar, &mut listener, Expect::role(Role::Mover)).await;
@@ -111,40 +136,60 @@ async fn certificates_have_their_time() {
         assert_eq!(error.code(), "protocol.link.refused-expired", "{days}");
     }
     let late = std::sync::Arc::new(Shifted(800));
-    let options = LinkOptions { clock: late, ..LinkOptions::default() };
+    let options = LinkOptions {
+        clock: late,
+        ..LinkOptions::default()
+    };
     let dialer = Dialer::new(site.identity(Role::Manager), options);
     let error = refused(&dialer, &mut listener, expect()).await;
-    assert_eq!((error.kind(), error.code()), (Kind::Denied, "protocol.peer.expired"));
+    assert_eq!(
+        (error.kind(), error.code()),
+        (Kind::Denied, "protocol.peer.expired")
+    );
 }
 
 #[tokio::test]
 async fn a_revoked_certificate_is_refused_from_the_next_handshake_on() {
     let site = Site::new(1);
     let (mover, manager) = (site.identity(Role::Mover), site.identity(Role::Manager));
-    let mut listener =
-        listen(&mover, Expect::role(Role::Manager), LinkOptions::default()).await;
+    let mut listener = listen(&mover, Expect::role(Role::Manager), LinkOptions::default()).await;
     let dialer = Dialer::new(manager.clone(), LinkOptions::default());
     let expect = || Expect::role(Role::Mover);
-    dialer.dial(&address(&listener), expect(), Purpose::Calls).await.unwrap();
+    dialer
+        .dial(&address(&listener), expect(), Purpose::Calls)
+        .await
+        .unwrap();
     listener.accept().await.unwrap();
 
     let revoked = [(manager.own().serial, OsClock.now())];
-    let list = site.authority.revocation_list(1, &revoked, &OsClock).unwrap();
+    let list = site
+        .authority
+        .revocation_list(1, &revoked, &OsClock)
+        .unwrap();
     let authority = protocol::peer::Serial::from_der(&[0x41; 16]).unwrap();
     assert!(!mover.revocations().contains(authority));
     let folder = tempfile::tempdir().unwrap();
     mover.save(folder.path()).unwrap();
     mover.save_revocations(folder.path(), &list).unwrap();
     let error = refused(&dialer, &mut listener, expect()).await;
-    assert_eq!((error.kind(), error.code()), (Kind::Denied, "protocol.link.refused-revoked"));
+    assert_eq!(
+        (error.kind(), error.code()),
+        (Kind::Denied, "protocol.link.refused-revoked")
+    );
 
     let revoked = [(mover.own().serial, OsClock.now())];
-    let list = site.authority.revocation_list(2, &revoked, &OsClock).unwrap();
+    let list = site
+        .authority
+        .revocation_list(2, &revoked, &OsClock)
+        .unwrap();
     let other = site.identity(Role::Manager);
     other.save_revocations(folder.path(), &list).unwrap();
     let dialer = Dialer::new(other, LinkOptions::default());
     let error = refused(&dialer, &mut listener, expect()).await;
-    assert_eq!((error.kind(), error.code()), (Kind::Denied, "protocol.peer.revoked"));
+    assert_eq!(
+        (error.kind(), error.code()),
+        (Kind::Denied, "protocol.peer.revoked")
+    );
 }
 
 #[tokio::test]
@@ -155,7 +200,10 @@ async fn a_renewed_identity_is_shown_without_a_restart() {
     listener.replace_identity(&renewed).unwrap();
     let dialer = site.dialer(Role::Manager);
     let expect = Expect::role(Role::Mover);
-    let link = dialer.dial(&address(&listener), expect, Purpose::Calls).await.unwrap();
+    let link = dialer
+        .dial(&address(&listener), expect, Purpose::Calls)
+        .await
+        .unwrap();
     listener.accept().await.unwrap();
     assert_eq!(link.peer(), Peer::Certified(renewed.own()));
 }
@@ -163,14 +211,23 @@ async fn a_renewed_identity_is_shown_without_a_restart() {
 #[tokio::test]
 async fn one_peer_cannot_take_all_links() {
     let site = Site::new(1);
-    let limits = LinkLimits { links_per_peer: 2, links: 3, ..LinkLimits::default() };
-    let options = LinkOptions { limits, ..LinkOptions::default() };
+    let limits = LinkLimits {
+        links_per_peer: 2,
+        links: 3,
+        ..LinkLimits::default()
+    };
+    let options = LinkOptions {
+        limits,
+        ..LinkOptions::default()
+    };
     let mut listener = site.mover(options).await;
     let dial = async |number| {
         let identity = site.identity_at(Role::Manager, host(number), &OsClock);
         let dialer = Dialer::new(identity, LinkOptions::default());
         let expect = Expect::role(Role::Mover);
-        dialer.dial(&address(&listener), expect, Purpose::Calls).await
+        dialer
+            .dial(&address(&listener), expect, Purpose::Calls)
+            .await
     };
     let kept = (dial(1).await.unwrap(), dial(1).await.unwrap());
     let mut accepted = Vec::new();
@@ -178,7 +235,10 @@ async fn one_peer_cannot_take_all_links() {
     let third = dial(1).await.unwrap();
     let (_sender, mut receiver) = third.split();
     let error = receiver.receive().await.unwrap_err();
-    assert_eq!((error.kind(), error.code()), (Kind::Limit, "protocol.link.too-many"));
+    assert_eq!(
+        (error.kind(), error.code()),
+        (Kind::Limit, "protocol.link.too-many")
+    );
     let _other = dial(2).await.unwrap();
     let fourth = dial(3).await.unwrap();
     assert!(fourth.split().1.receive().await.is_err());
@@ -193,15 +253,23 @@ async fn one_peer_cannot_take_all_links() {
             let identity = site.identity_at(Role::Manager, host(1), &OsClock);
             let dialer = Dialer::new(identity, LinkOptions::default());
             let expect = Expect::role(Role::Mover);
-            let link = dialer.dial(&address(&listener), expect, Purpose::Calls).await.unwrap();
+            let link = dialer
+                .dial(&address(&listener), expect, Purpose::Calls)
+                .await
+                .unwrap();
             let (_sender, mut receiver) = link.split();
             let wait = Duration::from_millis(200);
-            if tokio::time::timeout(wait, receiver.receive()).await.is_err() {
+            if tokio::time::timeout(wait, receiver.receive())
+                .await
+                .is_err()
+            {
                 return; // Still open: admitted.
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), again).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(10), again)
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -216,7 +284,10 @@ async fn ports_come_from_the_range() {
         Listener::bind_in_range(localhost, range, &identity, expect, LinkOptions::default())
     };
     let error = bind(port..=port).await.err().unwrap();
-    assert_eq!((error.kind(), error.code()), (Kind::Conflict, "protocol.link.no-port"));
+    assert_eq!(
+        (error.kind(), error.code()),
+        (Kind::Conflict, "protocol.link.no-port")
+    );
     let range = port..=port.saturating_add(50);
     let next = bind(range.clone()).await.unwrap().address().unwrap().port();
     assert!(next != port && range.contains(&next));
@@ -232,7 +303,11 @@ async fn nobody_there_is_said_clearly() {
     for _ in 0..100 {
         // The accepting task ends a moment after its listener.
         let expect = Expect::role(Role::Mover);
-        let error = dialer.dial(&gone, expect, Purpose::Calls).await.err().unwrap();
+        let error = dialer
+            .dial(&gone, expect, Purpose::Calls)
+            .await
+            .err()
+            .unwrap();
         if error.causes().iter().any(|cause| cause.contains("refused")) {
             assert_eq!(error.kind(), Kind::Unreachable);
             assert!(error.message().contains(&gone) && error.hint_text().is_some());
@@ -249,7 +324,12 @@ async fn an_idle_link_lives_and_a_frozen_peer_is_noticed() {
     let (_sender, mut receiver) = one.split();
     let living = two.split();
     let idle = QUICK.silence * 2;
-    assert!(tokio::time::timeout(idle, receiver.receive()).await.is_err(), "an idle link ended");
+    assert!(
+        tokio::time::timeout(idle, receiver.receive())
+            .await
+            .is_err(),
+        "an idle link ended"
+    );
     drop(living);
     assert!(receiver.receive().await.unwrap().is_none(), "no goodbye");
 
@@ -258,20 +338,25 @@ async fn an_idle_link_lives_and_a_frozen_peer_is_noticed() {
     let (_sender, mut receiver) = one.split();
     let began = std::time::Instant::now();
     let error = receiver.receive().await.unwrap_err();
-    assert_eq!((error.kind(), error.code()), (Kind::Unreachable, "protocol.link.silent"));
+    assert_eq!(
+        (error.kind(), error.code()),
+        (Kind::Unreachable, "protocol.link.silent")
+    );
     assert!(began.elapsed() < QUICK.silence * 3);
     drop(frozen);
 }
 
 #[tokio::test]
 async fn a_peer_that_takes_nothing_is_noticed() {
-    let quiet = Timing { keepalive: Duration::from_secs(60), ..QUICK };
+    let quiet = Timing {
+        keepalive: Duration::from_secs(60),
+        ..QUICK
+    };
     let (one, _two) = memory_pair(Purpose::Calls, quiet).await;
     let (sender, _receiver) = one.split();
     let began = std::time::Instant::now();
-    let frame = || {
-        protocol::frame::Frame::new(protocol::frame::FrameKind::Request, 1, vec![0; 1 << 20])
-    };
+    let frame =
+        || protocol::frame::Frame::new(protocol::frame::FrameKind::Request, 1, vec![0; 1 << 20]);
     let error = loop {
         if let Err(error) = sender.send(frame()).await {
             break error;

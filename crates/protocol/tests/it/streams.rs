@@ -34,7 +34,10 @@ fn stream(runtime: &Runtime, timing: Timing, options: BulkOptions) -> (BulkHalve
     let (dialed, admitted) = runtime
         .block_on(async { tokio::join!(present(one, &token, options), register.admit(two)) });
     admitted.unwrap();
-    (dialed.unwrap(), expected.wait(Duration::from_secs(5)).unwrap())
+    (
+        dialed.unwrap(),
+        expected.wait(Duration::from_secs(5)).unwrap(),
+    )
 }
 
 fn block(seed: u64, length: usize) -> Vec<u8> {
@@ -51,7 +54,10 @@ fn a_quarter_gibibyte_arrives_whole() {
         stream(&runtime, Timing::default(), BulkOptions::default());
     drop((unused, unused_too));
     let blocks: Vec<Vec<u8>> = (0..4).map(|seed| block(seed, MIB as usize)).collect();
-    let sum = blocks.iter().map(|block| crc32c::crc32c(block)).collect::<Vec<_>>();
+    let sum = blocks
+        .iter()
+        .map(|block| crc32c::crc32c(block))
+        .collect::<Vec<_>>();
     let began = Instant::now();
     let receiving = std::thread::spawn(move || {
         while let Some(record) = receiver.receive().unwrap() {
@@ -66,16 +72,26 @@ fn a_quarter_gibibyte_arrives_whole() {
     });
     for sequence in 1..=RECORDS {
         let payload = blocks[(sequence % 4) as usize].clone();
-        assert_eq!(sender.send((sequence % 7) as u16, payload).unwrap(), sequence);
+        assert_eq!(
+            sender.send((sequence % 7) as u16, payload).unwrap(),
+            sequence
+        );
     }
     let sent = sender.finish().unwrap();
     let seconds = began.elapsed().as_secs_f64();
     let received = receiving.join().unwrap();
-    assert_eq!((sent.records, sent.bytes), (RECORDS, ByteCount(RECORDS * MIB)));
-    assert_eq!((received.records, received.bytes), (RECORDS, ByteCount(RECORDS * MIB)));
+    assert_eq!(
+        (sent.records, sent.bytes),
+        (RECORDS, ByteCount(RECORDS * MIB))
+    );
+    assert_eq!(
+        (received.records, received.bytes),
+        (RECORDS, ByteCount(RECORDS * MIB))
+    );
     assert!(!sent.busy.is_zero());
     println!(
-        "256 MiB over TLS on loopback: {seconds:.2} s, {:.0} MiB/s; sender busy {:?}, waiting {:?}; \
+        "256 MiB over TLS on loopback: {seconds:.2} s, {:.0} MiB/s; sender busy {:?}, \
+         waiting {:?}; \
          receiver waiting {:?}",
         256.0 / seconds,
         sent.busy,
@@ -87,12 +103,17 @@ fn a_quarter_gibibyte_arrives_whole() {
 #[test]
 fn both_directions_flow_at_once() {
     let runtime = Runtime::new().unwrap();
-    let window = BulkOptions { window: ByteCount(64 * 1024), ..BulkOptions::default() };
+    let window = BulkOptions {
+        window: ByteCount(64 * 1024),
+        ..BulkOptions::default()
+    };
     let ((mut ask, mut answers), (mut answer, mut questions)) =
         stream(&runtime, Timing::default(), window);
     let answering = std::thread::spawn(move || {
         while let Some(question) = questions.receive().unwrap() {
-            answer.send(question.kind + 1, question.payload[..8].to_vec()).unwrap();
+            answer
+                .send(question.kind + 1, question.payload[..8].to_vec())
+                .unwrap();
         }
         questions.finish().unwrap();
         answer.finish().unwrap()
@@ -122,7 +143,10 @@ fn both_directions_flow_at_once() {
 #[test]
 fn the_window_bounds_what_is_on_its_way() {
     let runtime = Runtime::new().unwrap();
-    let window = BulkOptions { window: ByteCount(4 * MIB), ..hasty() };
+    let window = BulkOptions {
+        window: ByteCount(4 * MIB),
+        ..hasty()
+    };
     let ((mut sender, _), (_, mut receiver)) = stream(&runtime, Timing::default(), window);
     let mut sent = 0;
     let error = loop {
@@ -131,8 +155,14 @@ fn the_window_bounds_what_is_on_its_way() {
             Err(error) => break error,
         }
     };
-    assert_eq!((error.kind(), error.code()), (Kind::Timeout, "protocol.stream.stalled"));
-    assert_eq!(sent, 7, "4 MiB hold seven records of half a MiB with their overhead");
+    assert_eq!(
+        (error.kind(), error.code()),
+        (Kind::Timeout, "protocol.stream.stalled")
+    );
+    assert_eq!(
+        sent, 7,
+        "4 MiB hold seven records of half a MiB with their overhead"
+    );
     // The other side learns why.
     let error = loop {
         match receiver.receive() {
@@ -164,17 +194,33 @@ fn only_the_token_opens_the_stream_and_only_once() {
     let dialer = site.dialer(Role::Agent);
     let dial = |token: &StreamToken| {
         let expect = Expect::role(Role::Agent);
-        dial_stream(runtime.handle(), &dialer, &to, expect, token, BulkOptions::default())
+        dial_stream(
+            runtime.handle(),
+            &dialer,
+            &to,
+            expect,
+            token,
+            BulkOptions::default(),
+        )
     };
     let right = token();
     let expected = register.expect(&right, BulkOptions::default()).unwrap();
-    let again = register.expect(&right, BulkOptions::default()).err().unwrap();
-    assert_eq!((again.kind(), again.code()), (Kind::Exists, "protocol.stream.expected-already"));
+    let again = register
+        .expect(&right, BulkOptions::default())
+        .err()
+        .unwrap();
+    assert_eq!(
+        (again.kind(), again.code()),
+        (Kind::Exists, "protocol.stream.expected-already")
+    );
 
     let wrong = StreamToken::generate(right.id, &SeededRandom::new(1));
     for bad in [wrong, token()] {
         let error = dial(&bad).err().unwrap();
-        assert_eq!((error.kind(), error.code()), (Kind::Denied, "protocol.stream.denied"));
+        assert_eq!(
+            (error.kind(), error.code()),
+            (Kind::Denied, "protocol.stream.denied")
+        );
     }
     let (mut sender, _) = dial(&right).unwrap();
     let (_, mut receiver) = expected.wait(Duration::from_secs(5)).unwrap();
@@ -186,7 +232,10 @@ fn only_the_token_opens_the_stream_and_only_once() {
     let late = token();
     let expected = register.expect(&late, BulkOptions::default()).unwrap();
     let error = expected.wait(Duration::from_millis(50)).err().unwrap();
-    assert_eq!((error.kind(), error.code()), (Kind::Timeout, "protocol.stream.not-begun"));
+    assert_eq!(
+        (error.kind(), error.code()),
+        (Kind::Timeout, "protocol.stream.not-begun")
+    );
     assert_eq!(dial(&late).err().unwrap().code(), "protocol.stream.denied");
 }
 
@@ -197,8 +246,11 @@ fn a_receiver_that_dies_is_noticed_at_once() {
     let site = Site::new(1);
     let (register, token) = (StreamRegister::new(), token());
     let identity = site.identity(Role::Agent);
-    let mut listener =
-        elsewhere.block_on(listen(&identity, Expect::role(Role::Agent), LinkOptions::default()));
+    let mut listener = elsewhere.block_on(listen(
+        &identity,
+        Expect::role(Role::Agent),
+        LinkOptions::default(),
+    ));
     let to = address(&listener);
     let expected = register.expect(&token, BulkOptions::default()).unwrap();
     elsewhere.spawn(async move { register.admit(listener.accept().await.unwrap()).await });
@@ -223,7 +275,11 @@ fn a_receiver_that_dies_is_noticed_at_once() {
         }
     };
     assert_eq!(error.kind(), Kind::Unreachable, "{error:?}");
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        began.elapsed()
+    );
 }
 
 #[test]
@@ -236,7 +292,10 @@ fn a_receiver_that_gives_up_says_why() {
     let full = Error::new(Kind::Full, "store.disk.full", "no room").hint("buy a disk");
     receiver.abort(&full);
     let error = sender.finish().unwrap_err();
-    assert_eq!((error.kind(), error.code()), (Kind::Full, "store.disk.full"));
+    assert_eq!(
+        (error.kind(), error.code()),
+        (Kind::Full, "store.disk.full")
+    );
     assert_eq!(error.hint_text(), Some("buy a disk"));
 
     // Dropped without a word.
@@ -253,7 +312,10 @@ fn a_receiver_that_gives_up_says_why() {
         stream(&runtime, Timing::default(), BulkOptions::default());
     drop(receiver);
     sender.send(1, vec![0; 10]).unwrap();
-    assert_eq!(sender.finish().unwrap_err().code(), "protocol.stream.abandoned");
+    assert_eq!(
+        sender.finish().unwrap_err().code(),
+        "protocol.stream.abandoned"
+    );
 }
 
 #[test]
@@ -264,7 +326,10 @@ fn a_sender_that_gives_up_is_not_taken_for_the_end() {
     sender.send(1, vec![0; 10]).unwrap();
     receiver.receive().unwrap().unwrap();
     drop(sender);
-    assert_eq!(receiver.receive().unwrap_err().code(), "protocol.stream.abandoned");
+    assert_eq!(
+        receiver.receive().unwrap_err().code(),
+        "protocol.stream.abandoned"
+    );
 }
 
 #[test]
@@ -275,15 +340,24 @@ fn an_end_without_the_receivers_word_is_an_error() {
     receiver.receive().unwrap().unwrap();
     let began = Instant::now();
     let error = sender.finish().unwrap_err();
-    assert_eq!((error.kind(), error.code()), (Kind::Timeout, "protocol.stream.stalled"));
+    assert_eq!(
+        (error.kind(), error.code()),
+        (Kind::Timeout, "protocol.stream.stalled")
+    );
     assert!(began.elapsed() < Duration::from_secs(5));
     // The receiver hears of it, and then it is too late for its word.
     let began = Instant::now();
     while receiver.receive().is_ok() {
-        assert!(began.elapsed() < Duration::from_secs(5), "the receiver never hears of it");
+        assert!(
+            began.elapsed() < Duration::from_secs(5),
+            "the receiver never hears of it"
+        );
         std::thread::sleep(Duration::from_millis(5));
     }
-    assert_eq!(receiver.finish().unwrap_err().code(), "protocol.stream.stalled");
+    assert_eq!(
+        receiver.finish().unwrap_err().code(),
+        "protocol.stream.stalled"
+    );
 }
 
 #[test]
@@ -294,15 +368,27 @@ fn safety_is_not_declared_early() {
     sender.send(1, vec![0; 10]).unwrap();
     sender.send(1, vec![0; 10]).unwrap();
     receiver.receive().unwrap().unwrap();
-    assert_eq!(receiver.keep(2).unwrap_err().code(), "protocol.stream.not-taken");
+    assert_eq!(
+        receiver.keep(2).unwrap_err().code(),
+        "protocol.stream.not-taken"
+    );
     receiver.keep(1).unwrap();
     let began = Instant::now();
     while sender.kept() != 1 {
-        assert!(began.elapsed() < Duration::from_secs(5), "the word never came");
+        assert!(
+            began.elapsed() < Duration::from_secs(5),
+            "the word never came"
+        );
         std::thread::sleep(Duration::from_millis(5));
     }
-    assert_eq!(receiver.finish().unwrap_err().code(), "protocol.stream.not-ended");
-    assert_eq!(sender.finish().unwrap_err().code(), "protocol.stream.not-ended");
+    assert_eq!(
+        receiver.finish().unwrap_err().code(),
+        "protocol.stream.not-ended"
+    );
+    assert_eq!(
+        sender.finish().unwrap_err().code(),
+        "protocol.stream.not-ended"
+    );
 }
 
 #[test]
@@ -323,8 +409,14 @@ fn a_silent_peer_ends_the_stream() {
     let runtime = Runtime::new().unwrap();
     let (one, _frozen) = runtime.block_on(pair(Purpose::Bulk, QUICK));
     let began = Instant::now();
-    let error = runtime.block_on(present(one, &token(), BulkOptions::default())).err().unwrap();
-    assert_eq!((error.kind(), error.code()), (Kind::Unreachable, "protocol.link.silent"));
+    let error = runtime
+        .block_on(present(one, &token(), BulkOptions::default()))
+        .err()
+        .unwrap();
+    assert_eq!(
+        (error.kind(), error.code()),
+        (Kind::Unreachable, "protocol.link.silent")
+    );
     assert!(began.elapsed() < QUICK.silence * 3);
 }
 
@@ -332,6 +424,9 @@ fn a_silent_peer_ends_the_stream() {
 fn a_link_for_calls_carries_no_stream() {
     let runtime = Runtime::new().unwrap();
     let (one, _two) = runtime.block_on(memory_pair(Purpose::Calls, Timing::default()));
-    let error = runtime.block_on(present(one, &token(), BulkOptions::default())).err().unwrap();
+    let error = runtime
+        .block_on(present(one, &token(), BulkOptions::default()))
+        .err()
+        .unwrap();
     assert_eq!(error.code(), "protocol.stream.purpose");
 }

@@ -20,7 +20,10 @@ pub const QUICK: Timing = Timing {
 };
 
 pub fn options(timing: Timing) -> LinkOptions {
-    LinkOptions { timing, ..LinkOptions::default() }
+    LinkOptions {
+        timing,
+        ..LinkOptions::default()
+    }
 }
 
 pub struct Site {
@@ -30,7 +33,9 @@ pub struct Site {
 impl Site {
     pub fn new(number: u8) -> Self {
         let site = SiteId::new(1, [number; 10]);
-        Self { authority: Authority::create(site, &OsClock, &OsRandom).unwrap() }
+        Self {
+            authority: Authority::create(site, &OsClock, &OsRandom).unwrap(),
+        }
     }
 
     pub fn identity(&self, role: Role) -> Identity {
@@ -38,7 +43,9 @@ impl Site {
     }
 
     pub fn identity_at(&self, role: Role, host: HostId, clock: &dyn Clock) -> Identity {
-        self.authority.issue(role, host, IDENTITY_VALIDITY, clock, &OsRandom).unwrap()
+        self.authority
+            .issue(role, host, IDENTITY_VALIDITY, clock, &OsRandom)
+            .unwrap()
     }
 
     pub fn dialer(&self, role: Role) -> Dialer {
@@ -47,7 +54,12 @@ impl Site {
 
     /// A mover that managers may call.
     pub async fn mover(&self, options: LinkOptions) -> Listener {
-        listen(&self.identity(Role::Mover), Expect::role(Role::Manager), options).await
+        listen(
+            &self.identity(Role::Mover),
+            Expect::role(Role::Manager),
+            options,
+        )
+        .await
     }
 }
 
@@ -57,7 +69,9 @@ pub fn host(number: u8) -> HostId {
 
 pub async fn listen(identity: &Identity, expect: Expect, options: LinkOptions) -> Listener {
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    Listener::bind(any, identity, expect, options).await.unwrap()
+    Listener::bind(any, identity, expect, options)
+        .await
+        .unwrap()
 }
 
 pub fn address(listener: &Listener) -> String {
@@ -71,8 +85,7 @@ pub async fn pair(purpose: Purpose, timing: Timing) -> (Link, Link) {
     let dialer = Dialer::new(site.identity(Role::Manager), options(timing));
     let to = address(&listener);
     let dialed = dialer.dial(&to, Expect::role(Role::Mover), purpose);
-    let (dialed, accepted): (Result<Link>, Result<Link>) =
-        tokio::join!(dialed, listener.accept());
+    let (dialed, accepted): (Result<Link>, Result<Link>) = tokio::join!(dialed, listener.accept());
     (dialed.unwrap(), accepted.unwrap())
 }
 
