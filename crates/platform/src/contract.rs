@@ -70,6 +70,9 @@ pub trait Guests: Send + Sync {
     fn freeze(&self, machine: &MachineKey, timeout: Duration) -> Result<u32>;
 
     /// Thaws the guest's file systems. Nothing frozen is no error; the answer is then 0.
+    ///
+    /// # Errors
+    /// [`failure::machine_inactive`] where the machine is paused, so that nobody can know or help.
     fn thaw(&self, machine: &MachineKey) -> Result<u32>;
 
     /// Whether an agent answers now, and whether it says that the guest is frozen. May take a second.

@@ -3,11 +3,11 @@
 //! Knows: freezing and thawing through libvirt, and asking whether an agent answers.
 //! Refuses to know: when to freeze; `contract::quiesce` does.
 
-use super::domain::{Watch, describe};
+use super::domain::{Watch, describe, power_of};
 use super::procedure::code;
 use super::remote::TIMEOUT;
 use super::{Failure, Libvirt, Said};
-use crate::contract::{AgentPresence, Guests, MachineKey, failure};
+use crate::contract::{AgentPresence, Guests, MachineKey, Power, failure};
 use base::cancel::Cancel;
 use base::{Error, Kind, Result};
 use std::time::{Duration, Instant};
@@ -49,8 +49,12 @@ impl Guests for Libvirt {
     fn thaw(&self, machine: &MachineKey) -> Result<u32> {
         let (connection, domain) = self.domain(machine)?;
         match connection.thaw_guest(&domain) {
-            // A guest that does not run is not frozen.
-            Err(Failure::Refused(refusal)) if refusal.is_inactive() => Ok(0),
+            // A machine that is off has nothing frozen; one that is paused may have.
+            Err(Failure::Refused(refusal))
+                if refusal.is_inactive() && power_of(&connection, &domain)? == Power::Off =>
+            {
+                Ok(0)
+            }
             answer => answer.said(&domain, "thawing the file systems"),
         }
     }

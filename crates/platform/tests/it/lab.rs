@@ -82,6 +82,11 @@ impl Lab {
         lab
     }
 
+    /// The user that the daemons run as, where it is not who runs the tests.
+    pub fn user(&self) -> Option<u32> {
+        self.user
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
