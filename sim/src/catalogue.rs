@@ -10,7 +10,7 @@ use base::random::SeededRandom;
 use base::{Error, Result};
 
 /// All worlds.
-pub const WORLDS: [&str; 9] = [
+pub const WORLDS: [&str; 10] = [
     "crash",
     "crash-again",
     "sequences",
@@ -20,6 +20,7 @@ pub const WORLDS: [&str; 9] = [
     "phantoms",
     "interleave",
     "random-interleave",
+    "tracker",
 ];
 
 /// A seed with all that it needs to be run again.
@@ -122,6 +123,7 @@ impl Run {
             "damage" => worlds::damages(&ground, 8),
             "phantoms" => worlds::phantoms(&ground, 30, 5 + seed % 20),
             "interleave" => worlds::interleavings(&ground, scene, 1),
+            "tracker" => worlds::trackers(engine::Store::open(true), seed, 40),
             _ => worlds::random_interleavings(&ground, scene, 100),
         })
     }

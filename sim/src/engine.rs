@@ -4,11 +4,11 @@
 //! the toy that proves the simulator both do them, so that each oracle is written once.
 //! Refuses to know: how a store keeps its bytes.
 
-mod store;
+pub mod store;
 mod toy;
 
-pub use store::Store;
-pub use toy::{Toy, ToyCollect, ToySync};
+pub use self::store::Store;
+pub use self::toy::{Toy, ToyCollect, ToySync};
 
 use crate::clock::SimClock;
 use crate::disk::SimFiles;

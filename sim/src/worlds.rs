@@ -8,12 +8,14 @@ mod damage;
 mod error;
 mod full;
 mod interleave;
+mod tracker;
 
 pub use crash::{Crashes, crashes};
 pub use damage::{damages, phantoms};
 pub use error::errors;
 pub use full::full_disk;
 pub use interleave::{Scene, interleavings, random_interleavings, scenes};
+pub use tracker::trackers;
 
 use crate::disk::{Event, SimDisk};
 use crate::history::{Command, Expected, Ground, Standing};

@@ -3,19 +3,24 @@
 //! Knows: how a mover drives the store: full reads, and reads of changed pages on top of the newest
 //! point. Refuses to know: formats; what it knows of the store is its public face.
 
+mod pipeline;
+
+pub use pipeline::{all_windows, changed_windows};
+
 use super::{Engine, Listed, Listing, Process};
 use crate::workload::PAGE;
 use base::block::BlockRead;
 use base::files::Files;
 use base::id::{MachineId, PointId};
+use base::memory::MemoryDisk;
 use base::size::{ByteCount, ByteOffset, ByteRange, KIB};
 use base::{Error, Kind, Result};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use store::{
-    CollectOptions, Consistency, CreateOptions, CutParameters, Environment, NewBlock, Password,
-    Point, PointDisk, PointDraft, PointMachine, RecutPiece, Repository, Segment, TreeWriter,
-    VerifyOptions, Writer, WriterOptions,
+    CollectOptions, Consistency, CreateOptions, CutParameters, Environment, Password, Point,
+    PointDisk, PointDraft, PointFile, PointMachine, Repository, Root, VerifyOptions, Writer,
+    WriterOptions,
 };
 
 const DISK: &str = "vda";
@@ -47,12 +52,61 @@ impl Store {
             .then(|| Password::new("a stay holds the mast"))
     }
 
-    fn repository(self, process: &Process) -> Result<Repository> {
-        Repository::open(
-            files(process),
-            environment(process),
-            self.password().as_ref(),
-        )
+    /// Opens the repository as this process.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub fn repository(self, process: &Process) -> Result<Repository> {
+        let password = self.password();
+        Repository::open(files(process), environment(process), password.as_ref())
+    }
+}
+
+/// Options that make small frames, so that a few pages make several.
+pub fn writer_options() -> WriterOptions {
+    WriterOptions {
+        frame_size: ByteCount(16 * KIB),
+        ..WriterOptions::default()
+    }
+}
+
+/// A point's draft as the simulator makes it: the label is the machine's name.
+pub fn draft(
+    process: &Process,
+    label: &str,
+    disks: Vec<PointDisk>,
+    files: Vec<PointFile>,
+    parent: Option<PointId>,
+) -> PointDraft {
+    PointDraft {
+        id: PointId::generate(&*process.clock, &*process.random),
+        machine: PointMachine {
+            id: MachineId::new(0, [7; 10]),
+            name: label.to_owned(),
+            platform: "simulated".to_owned(),
+            more: BTreeMap::new(),
+        },
+        job: None,
+        session: None,
+        disks,
+        files,
+        parent,
+        consistency: Consistency::Crash,
+        counters: store::point::PointCounters::default(),
+        notes: Vec::new(),
+    }
+}
+
+/// One disk of a point.
+pub fn point_disk(name: &str, size: ByteCount, root: Root, changed_blocks: bool) -> PointDisk {
+    PointDisk {
+        name: name.to_owned(),
+        size,
+        root,
+        changed_blocks,
+        attributes: BTreeMap::new(),
+        tracker: BTreeMap::new(),
+        more: BTreeMap::new(),
     }
 }
 
@@ -97,46 +151,27 @@ impl Engine for Store {
 
     fn backup(&self, process: &Process, label: &str, disk: &[u8]) -> Result<()> {
         let repository = self.repository(process)?;
-        let writer = repository.writer(WriterOptions {
-            frame_size: ByteCount(16 * KIB),
-            ..WriterOptions::default()
-        })?;
+        let writer = repository.writer(writer_options())?;
         let base = if self.changed_pages {
             newest(&repository, &writer)?
         } else {
             None
         };
+        let source = MemoryDisk::from(disk.to_vec());
         let root = match &base {
-            Some(base) => changed_pages(&repository, &writer, base, disk)?,
-            None => all_pages(&writer, disk)?,
+            Some(base) => {
+                let changed = pages_that_differ(&repository, base, disk)?;
+                let base = base.disk(DISK)?.root;
+                changed_windows(&repository, &writer, base, &source, &changed)?
+            }
+            None => all_windows(&writer, &source)?,
         };
         let file = writer.put_file(CONFIGURATION, label.as_bytes())?;
-        let draft = PointDraft {
-            id: PointId::generate(&*process.clock, &*process.random),
-            machine: PointMachine {
-                id: MachineId::new(0, [7; 10]),
-                name: label.to_owned(),
-                platform: "simulated".to_owned(),
-                more: BTreeMap::new(),
-            },
-            job: None,
-            session: None,
-            disks: vec![PointDisk {
-                name: DISK.to_owned(),
-                size: ByteCount(disk.len() as u64),
-                root,
-                changed_blocks: base.is_some(),
-                attributes: BTreeMap::new(),
-                tracker: BTreeMap::new(),
-                more: BTreeMap::new(),
-            }],
-            files: vec![file],
-            parent: base.map(|base| base.id),
-            consistency: Consistency::Crash,
-            counters: store::point::PointCounters::default(),
-            notes: Vec::new(),
-        };
-        writer.commit(draft).map(|_| ())
+        let disks = vec![point_disk(DISK, source.size(), root, base.is_some())];
+        let parent = base.map(|base| base.id);
+        writer
+            .commit(draft(process, label, disks, vec![file], parent))
+            .map(|_| ())
     }
 
     fn list(&self, process: &Process) -> Result<Listing> {
@@ -212,117 +247,14 @@ fn newest(repository: &Repository, writer: &Writer) -> Result<Option<Point>> {
     Ok(None)
 }
 
-/// Stores every window.
-fn all_pages(writer: &Writer, disk: &[u8]) -> Result<store::Root> {
-    let tree = writer.tree(ByteCount(disk.len() as u64), None)?;
-    let window = writer.cutter().window_size().as_usize()?;
-    for (index, bytes) in disk.chunks(window).enumerate() {
-        set_whole_window(writer, &tree, index as u64, bytes)?;
-    }
-    tree.finish()
-}
-
-fn set_whole_window(writer: &Writer, tree: &TreeWriter, index: u64, bytes: &[u8]) -> Result<()> {
-    let mut segments = Vec::new();
-    let mut blocks = Vec::new();
-    for piece in writer.cutter().cut(bytes) {
-        let length = u32::try_from(piece.range.len()).unwrap_or(u32::MAX);
-        let bytes = &bytes[piece.range.clone()];
-        let block = (!piece.zero).then(|| writer.cutter().block_id(bytes));
-        segments.push(Segment { length, block });
-        blocks.extend(block.map(|id| NewBlock { id, bytes }));
-    }
-    put_new(writer, &blocks)?;
-    tree.set_window(index, &segments)
-}
-
-/// Asks first, as a mover does over a network.
-fn put_new(writer: &Writer, blocks: &[NewBlock<'_>]) -> Result<()> {
-    let ids: Vec<_> = blocks.iter().map(|block| block.id).collect();
-    let have = writer.have(&ids)?;
-    let new: Vec<_> = blocks
-        .iter()
-        .zip(have)
-        .filter(|(_, have)| !have)
-        .map(|(b, _)| *b)
-        .collect();
-    if new.is_empty() {
-        Ok(())
-    } else {
-        writer.put(&new).map(|_| ())
-    }
-}
-
-/// Stores the windows that differ from the base, cutting again only around the changed pages.
-fn changed_pages(
-    repository: &Repository,
-    writer: &Writer,
-    base: &Point,
-    disk: &[u8],
-) -> Result<store::Root> {
-    let base_disk = base.disk(DISK)?;
+/// The pages that differ from a base of the same size, as a right tracker would tell them.
+fn pages_that_differ(repository: &Repository, base: &Point, disk: &[u8]) -> Result<Vec<ByteRange>> {
     let reader = repository.open_disk(base, DISK)?;
     let mut old = vec![0; reader.size().as_usize()?];
     reader.read_at(ByteOffset::ZERO, &mut old)?;
-    if old.len() != disk.len() {
-        return all_pages(writer, disk);
-    }
-    let tree = writer.tree(ByteCount(disk.len() as u64), Some(base_disk.root))?;
-    let window = writer.cutter().window_size().as_usize()?;
-    for (index, (old, new)) in old.chunks(window).zip(disk.chunks(window)).enumerate() {
-        let dirty: Vec<ByteRange> = (0..new.len().div_ceil(PAGE))
-            .map(|page| (page * PAGE, ((page + 1) * PAGE).min(new.len())))
-            .filter(|(start, end)| old[*start..*end] != new[*start..*end])
-            .map(|(start, end)| ByteRange::new(start as u64, (end - start) as u64))
-            .collect();
-        if !dirty.is_empty() {
-            recut_window(repository, writer, &tree, index as u64, new, &dirty)?;
-        }
-    }
-    tree.finish()
-}
-
-fn recut_window(
-    repository: &Repository,
-    writer: &Writer,
-    tree: &TreeWriter,
-    index: u64,
-    new: &[u8],
-    dirty: &[ByteRange],
-) -> Result<()> {
-    let old = tree.base_window(index)?;
-    let length = u32::try_from(new.len()).unwrap_or(u32::MAX);
-    let pieces = writer.cutter().recut(
-        &old,
-        length,
-        dirty,
-        &mut |range, buffer| {
-            let start = ByteCount(range.offset.0).as_usize()?;
-            buffer.copy_from_slice(&new[start..start + buffer.len()]);
-            Ok(())
-        },
-        &mut |id, buffer| repository.read_block(id, buffer),
-    )?;
-    let mut segments = Vec::new();
-    let mut blocks = Vec::new();
-    for piece in &pieces {
-        segments.push(match piece {
-            RecutPiece::Kept(segment) => *segment,
-            RecutPiece::Zero(length) => Segment {
-                length: *length,
-                block: None,
-            },
-            RecutPiece::New(bytes) => {
-                let id = writer.cutter().block_id(bytes);
-                blocks.push(NewBlock { id, bytes });
-                let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-                Segment {
-                    length,
-                    block: Some(id),
-                }
-            }
-        });
-    }
-    put_new(writer, &blocks)?;
-    tree.set_window(index, &segments)
+    let pages = old.chunks(PAGE).zip(disk.chunks(PAGE)).enumerate();
+    Ok(pages
+        .filter(|(_, (old, new))| old != new)
+        .map(|(page, (_, new))| ByteRange::new((page * PAGE) as u64, new.len() as u64))
+        .collect())
 }

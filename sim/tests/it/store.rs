@@ -81,6 +81,17 @@ fn processes_at_once_lose_nothing_in_any_order() {
 }
 
 #[test]
+fn trackers_that_fail_or_lie_are_seen() {
+    for seed in 0..8 {
+        right(
+            &format!("tracker {seed}"),
+            &run("tracker", "store", seed),
+            40,
+        );
+    }
+}
+
+#[test]
 fn an_encrypted_repository_survives_crashes_too() {
     let engine = Store {
         encrypted: true,
