@@ -107,6 +107,3 @@ pub(crate) fn failed(doing: impl Into<String>, error: rusqlite::Error) -> Error 
         result
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,1 +1,0 @@
-//! The database keeps what it is told.
