@@ -9,7 +9,7 @@ use mount::nbd::wire::option::{
     Info, OPTION_SIZE, OptionCode, OptionHeader, ReplyCode, encode_context, encode_option_reply,
 };
 use mount::nbd::wire::reply::{Chunk, ChunkKind, Reply, encode_error, encode_status};
-use mount::nbd::wire::request::{COMPACT_SIZE, Command, Request};
+use mount::nbd::wire::request::{COMPACT_SIZE, Request};
 use mount::nbd::wire::{Errno, OPTION_MAGIC, SERVER_MAGIC};
 use mount::nbd::{ByteStream, ConnectOptions, NbdClient};
 use std::io::{Read, Write};
@@ -583,5 +583,4 @@ fn what_is_no_nbd_server_is_said_so() {
     };
     let error = against(oldstyle, |client| client.err().unwrap());
     assert_eq!(error.code(), "mount.nbd.oldstyle");
-    let _ = Command::READ;
 }
