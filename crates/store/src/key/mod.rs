@@ -66,7 +66,10 @@ impl KeySet {
         let id = fresh();
         Self {
             id,
-            seal: BTreeMap::from([(1, fresh())]),
+            seal: vec![SealKey {
+                epoch: 1,
+                key: fresh(),
+            }],
         }
     }
 
