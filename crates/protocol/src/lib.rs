@@ -9,7 +9,7 @@
 //! - [`authority`], [`identity`], [`peer`], [`revocations`], [`verify`]: certificates and what is
 //!   checked in the handshake.
 //! - [`link`]: a connection whose two ends know each other: dial, listen, keepalive. Async.
-//! - [`call`] and [`serve`]: typed requests and answers over a link, many at a time.
+//! - [`call`] and [`mod@serve`]: typed requests and answers over a link, many at a time.
 //! - [`stream`]: bulk data between threads of two agents over a link.
 //! - [`words`]: the messages themselves.
 //!
