@@ -7,7 +7,7 @@ use base::memory::MemoryDisk;
 use base::random::{Random, SeededRandom};
 use base::size::{ByteCount, ByteOffset, MIB};
 use mount::nbd::wire::option::{InfoQuery, OptionCode, OptionReply, ReplyCode, encode_option};
-use mount::nbd::wire::reply::{Reply, SIMPLE_SIZE};
+use mount::nbd::wire::reply::{ChunkKind, Reply, SIMPLE_SIZE, STRUCTURED_SIZE};
 use mount::nbd::wire::request::{CMD_FLAG_DF, Command, Request};
 use mount::nbd::wire::{Errno, PAYLOAD_MAX};
 use mount::nbd::{
@@ -62,9 +62,18 @@ impl Stage {
 
     /// A client after an honest handshake with simple replies.
     fn transmitting(&self) -> UnixStream {
+        self.transmitting_after(&[])
+    }
+
+    /// The same after some options without data.
+    fn transmitting_after(&self, options: &[OptionCode]) -> UnixStream {
         let mut peer = self.raw();
         peer.read_exact(&mut [0; 18]).unwrap();
         peer.write_all(&3u32.to_be_bytes()).unwrap();
+        for option in options {
+            peer.write_all(&encode_option(*option, &[])).unwrap();
+            assert_eq!(option_reply(&mut peer).code, ReplyCode::ACK);
+        }
         let query = InfoQuery {
             export: "vda".to_owned(),
             wanted: vec![3],
@@ -179,6 +188,32 @@ fn senseless_requests_get_the_documented_errors() {
 }
 
 #[test]
+fn a_read_that_must_not_be_cut_comes_in_one_chunk() {
+    let stage = stage(ServerLimits::default(), false);
+    let mut peer = stage.transmitting_after(&[OptionCode::STRUCTURED_REPLY]);
+    for (flags, expected) in [(CMD_FLAG_DF, vec![SIZE]), (0, vec![SIZE / 2, SIZE / 2])] {
+        send(&mut peer, flags, Command::READ, 0, SIZE);
+        let mut lengths = Vec::new();
+        loop {
+            let mut header = [0; STRUCTURED_SIZE];
+            peer.read_exact(&mut header).unwrap();
+            let Reply::Chunk(chunk) = Reply::decode(&header).unwrap() else {
+                panic!("not a chunk: {header:?}");
+            };
+            let mut payload = vec![0; chunk.length as usize];
+            peer.read_exact(&mut payload).unwrap();
+            assert_eq!((chunk.kind, chunk.cookie), (ChunkKind::OFFSET_DATA, 77));
+            assert!(payload[8..].iter().all(|byte| *byte == 7));
+            lengths.push(payload.len() as u64 - 8);
+            if chunk.is_last() {
+                break;
+            }
+        }
+        assert_eq!(lengths, expected);
+    }
+}
+
+#[test]
 fn options_that_make_no_sense_are_refused_and_the_handshake_goes_on() {
     let stage = stage(ServerLimits::default(), false);
     let mut peer = stage.raw();
@@ -288,7 +323,7 @@ fn a_client_that_floods_and_never_reads_is_let_go() {
 #[test]
 fn a_client_that_stalls_in_a_message_is_let_go_and_an_idle_one_is_not() {
     let limits = ServerLimits {
-        handshake_timeout: Duration::from_millis(300),
+        handshake_timeout: Duration::from_secs(2),
         message_timeout: Duration::from_millis(300),
         ..ServerLimits::default()
     };

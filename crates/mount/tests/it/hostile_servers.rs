@@ -19,13 +19,20 @@ use std::time::Duration;
 
 const SIZE: u64 = 1 << 20;
 
-fn options() -> ConnectOptions {
+/// Times that only a test runs into whose server never answers.
+fn patient() -> ConnectOptions {
     ConnectOptions {
         extended_headers: false,
+        ..ConnectOptions::default()
+    }
+}
+
+fn impatient() -> ConnectOptions {
+    ConnectOptions {
         connect_timeout: Duration::from_millis(1500),
         stall_timeout: Duration::from_millis(700),
-        request_timeout: Duration::from_secs(4),
-        ..ConnectOptions::default()
+        request_timeout: Duration::from_secs(3),
+        ..patient()
     }
 }
 
@@ -34,10 +41,18 @@ fn against<T>(
     server: impl FnOnce(UnixStream) + Send + 'static,
     test: impl FnOnce(Result<NbdClient>) -> T,
 ) -> T {
+    with(&patient(), server, test)
+}
+
+fn with<T>(
+    options: &ConnectOptions,
+    server: impl FnOnce(UnixStream) + Send + 'static,
+    test: impl FnOnce(Result<NbdClient>) -> T,
+) -> T {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let playing: JoinHandle<()> = std::thread::spawn(move || server(theirs));
     let stream = ByteStream::unix(ours, Duration::from_secs(1)).unwrap();
-    let outcome = test(NbdClient::over(stream, "vda", &options()));
+    let outcome = test(NbdClient::over(stream, "vda", options));
     playing.join().unwrap();
     outcome
 }
@@ -374,7 +389,7 @@ fn a_server_that_stalls_runs_into_the_timeout() {
             stage(&mut peer);
             let _ = peer.read_to_end(&mut Vec::new());
         };
-        let error = against(stalling, |client| {
+        let error = with(&impatient(), stalling, |client| {
             client
                 .and_then(|client| client.read_at(ByteOffset(4096), &mut [0; 16]))
                 .unwrap_err()
@@ -395,7 +410,7 @@ fn a_server_that_drips_runs_into_the_timeout() {
             std::thread::sleep(Duration::from_millis(100));
         }
     };
-    let error = against(dripping, |client| read_of(client, 65_536)).unwrap_err();
+    let error = with(&impatient(), dripping, |client| read_of(client, 65_536)).unwrap_err();
     assert_eq!(error.kind(), Kind::Timeout);
 }
 
@@ -411,7 +426,7 @@ fn chunks_without_end_run_into_the_timeout() {
             std::thread::sleep(Duration::from_millis(1));
         }
     };
-    let error = against(endless, |client| read_of(client, 16)).unwrap_err();
+    let error = with(&impatient(), endless, |client| read_of(client, 16)).unwrap_err();
     assert_eq!(error.kind(), Kind::Timeout);
 }
 
