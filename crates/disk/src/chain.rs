@@ -80,6 +80,12 @@ impl<'a> Chain<'a> {
         self.open(self.opener.open_related(from, reference)?, format)
     }
 
+    /// How much of a cache's `capacity` an image at this depth gets: deep chains must not multiply
+    /// the memory they take.
+    pub(crate) fn share(&self, capacity: usize) -> usize {
+        (capacity / self.above.len().max(1)).max(1)
+    }
+
     /// Opens a further file of the image at `from`.
     pub(crate) fn file(&self, from: &Path, reference: &str) -> Result<FileHandle> {
         self.opener.open_related(from, reference)

@@ -5,6 +5,7 @@
 
 mod fault;
 mod overlay;
+mod pages;
 mod window;
 
 #[cfg(test)]

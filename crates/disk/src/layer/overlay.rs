@@ -5,6 +5,7 @@
 //! Refuses to know: how to find the pages again after a restart; the map is in memory. Whoever
 //! keeps an overlay for longer uses an image format that keeps the map.
 
+use super::pages::PageSet;
 use base::block::{BlockRead, BlockWrite, Extent, check_range, push_extent};
 use base::limit::PAGE_SIZE;
 use base::size::{ByteCount, ByteOffset, ByteRange};
@@ -15,9 +16,9 @@ use std::sync::{PoisonError, RwLock};
 pub struct Overlay<L, U> {
     lower: L,
     upper: U,
-    /// One bit a page: written. Locked for the time of a write, so that two writers of one page do
+    /// The pages that were written. Locked for the time of a write, so that two writers of one page do
     /// not both fetch it from below.
-    written: RwLock<Vec<u64>>,
+    written: RwLock<PageSet>,
 }
 
 impl<L: BlockRead, U: BlockWrite> Overlay<L, U> {
@@ -36,40 +37,36 @@ impl<L: BlockRead, U: BlockWrite> Overlay<L, U> {
                 ),
             ));
         }
-        let pages = lower.size().0.div_ceil(PAGE_SIZE);
-        let words = ByteCount(pages.div_ceil(64)).as_usize()?;
         Ok(Self {
             lower,
             upper,
-            written: RwLock::new(vec![0; words]),
+            written: RwLock::default(),
         })
     }
 
     /// How many bytes were written over the lower disk, in whole pages.
     pub fn written(&self) -> ByteCount {
         let written = self.written.read().unwrap_or_else(PoisonError::into_inner);
-        ByteCount(
-            written
-                .iter()
-                .map(|word| u64::from(word.count_ones()) * PAGE_SIZE)
-                .sum(),
+        ByteCount(written.len() * PAGE_SIZE)
+    }
+
+    /// Whether the page of `offset` was written, and for how many bytes (at most `length`) that
+    /// holds.
+    fn run(written: &PageSet, offset: u64, length: u64) -> (bool, u64) {
+        let page = offset / PAGE_SIZE;
+        let end = written
+            .next_change(page)
+            .map(|page| page.saturating_mul(PAGE_SIZE));
+        (
+            written.contains(page),
+            end.map_or(length, |end| length.min(end - offset)),
         )
     }
 
-    /// The page that `offset` is in, and how much of `length` lies in the run of pages from there
-    /// on that were all written or all not.
-    fn run(written: &[u64], offset: u64, length: u64) -> (bool, u64) {
-        let first = offset / PAGE_SIZE;
-        let upper = is_set(written, first);
-        let last = (offset + length - 1) / PAGE_SIZE;
-        let end = (first + 1..=last).find(|page| is_set(written, *page) != upper);
-        (upper, end.map_or(length, |end| end * PAGE_SIZE - offset))
-    }
-
     /// Brings the page of `offset` up where only a part of it will be written.
-    fn fetch(&self, written: &mut [u64], offset: u64) -> Result<()> {
+    fn fetch(&self, written: &mut PageSet, offset: u64) -> Result<()> {
         let page = offset / PAGE_SIZE;
-        if is_set(written, page) {
+        if written.contains(page) {
             return Ok(());
         }
         let start = page * PAGE_SIZE;
@@ -77,12 +74,12 @@ impl<L: BlockRead, U: BlockWrite> Overlay<L, U> {
         let mut bytes = vec![0; length as usize];
         self.lower.read_at(ByteOffset(start), &mut bytes)?;
         self.upper.write_at(ByteOffset(start), &bytes)?;
-        set(written, page);
+        written.insert(page);
         Ok(())
     }
 
     /// Prepares a range for being written wholly: its first and last page may be cut.
-    fn prepare(&self, written: &mut [u64], range: ByteRange) -> Result<()> {
+    fn prepare(&self, written: &mut PageSet, range: ByteRange) -> Result<()> {
         let (start, end) = (range.offset.0, range.end().0);
         if !start.is_multiple_of(PAGE_SIZE) {
             self.fetch(written, start)?;
@@ -102,21 +99,9 @@ impl<L: BlockRead, U: BlockWrite> Overlay<L, U> {
         self.prepare(&mut written, range)?;
         write()?;
         for page in range.offset.0 / PAGE_SIZE..range.end().0.div_ceil(PAGE_SIZE) {
-            set(&mut written, page);
+            written.insert(page);
         }
         Ok(())
-    }
-}
-
-fn is_set(written: &[u64], page: u64) -> bool {
-    written
-        .get((page / 64) as usize)
-        .is_some_and(|word| word >> (page % 64) & 1 != 0)
-}
-
-fn set(written: &mut [u64], page: u64) {
-    if let Some(word) = written.get_mut((page / 64) as usize) {
-        *word |= 1 << (page % 64);
     }
 }
 

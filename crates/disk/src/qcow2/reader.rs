@@ -4,7 +4,7 @@
 //! Refuses to know: how places are found; `table` does.
 
 use super::header::{Header, corrupt};
-use super::table::{Place, Tables};
+use super::table::{PAGES, Place, Tables};
 use crate::cache::Cache;
 use crate::chain::Chain;
 use crate::extent::{
@@ -60,8 +60,8 @@ pub(crate) fn open(file: FileHandle, chain: &Chain) -> Result<Image> {
         size: header.size,
         cluster_size: header.cluster_size(),
         compression: header.compression,
-        unpacked: Cache::new((UNPACKED_MAX / header.cluster_size()).clamp(1, 64) as usize),
-        tables: Tables::new(header, file.bytes.clone()),
+        unpacked: Cache::new(chain.share((UNPACKED_MAX / header.cluster_size()).min(64) as usize)),
+        tables: Tables::new(header, file.bytes.clone(), chain.share(PAGES)),
         file: file.bytes,
         data,
         backing,

@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 /// Tables are loaded in pages of this size, so that one entry of a 2 MiB table costs little.
 const PAGE_SIZE: u64 = 64 * KIB;
-/// Pages kept: 4 MiB, which describes 32 GiB of disk with the usual clusters of 64 KiB.
-const PAGES: usize = 64;
+/// Pages kept for an image without parents: 4 MiB, which describes 32 GiB of disk with the usual clusters of 64 KiB.
+pub(super) const PAGES: usize = 64;
 
 const FLAG_COPIED: u64 = 1 << 63;
 const FLAG_COMPRESSED: u64 = 1 << 62;
@@ -45,12 +45,13 @@ pub(super) struct Tables {
 }
 
 impl Tables {
-    pub(super) fn new(header: Header, file: Arc<dyn BlockRead>) -> Self {
+    /// Tables of `header` in `file`, of which `pages` are kept.
+    pub(super) fn new(header: Header, file: Arc<dyn BlockRead>, pages: usize) -> Self {
         let external = header.data_file.is_some();
         Self {
             header,
             file,
-            pages: Cache::new(PAGES),
+            pages: Cache::new(pages),
             external,
         }
     }

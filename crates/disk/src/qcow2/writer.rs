@@ -12,7 +12,7 @@
 use super::header::{Header, corrupt};
 use super::refcount::Allocator;
 use super::table::OFFSET_MASK;
-use crate::extent::EXTENTS_PER_ANSWER;
+use crate::extent::{EXTENTS_PER_ANSWER, LOOKUPS_PER_ANSWER};
 use crate::file::{GrowingFile, HostFile};
 use crate::inflate::Compression;
 use base::block::{BlockRead, BlockWrite, Extent, check_range, push_extent};
@@ -362,7 +362,10 @@ impl BlockRead for Qcow2Writer {
         let mut state = self.state();
         let mut extents = Vec::new();
         let mut at = range.offset.0;
-        while at < range.end().0 && extents.len() < EXTENTS_PER_ANSWER {
+        for _ in 0..LOOKUPS_PER_ANSWER {
+            if at == range.end().0 || extents.len() == EXTENTS_PER_ANSWER {
+                break;
+            }
             let rest = range.end().0 - at;
             let extent = if !state.has_l2(at / COVERAGE) {
                 Extent::zero(at, rest.min(COVERAGE - at % COVERAGE))

@@ -4,7 +4,7 @@
 
 use super::corrupt;
 use super::header::{DiskKind, Footer, Header};
-use super::table::Table;
+use super::table::{PAGES, Table};
 use crate::chain::Chain;
 use crate::extent::{
     EXTENTS_PER_ANSWER, LOOKUPS_PER_ANSWER, push_host_extents, push_parent_extents, read_parent,
@@ -59,7 +59,12 @@ pub(crate) fn open(file: FileHandle, chain: &Chain) -> Result<Image> {
             info.add_parent(&image.info);
             parent = Some(image.disk);
         }
-        table = Some(Table::new(header, footer.size, file.bytes.clone()));
+        table = Some(Table::new(
+            header,
+            footer.size,
+            file.bytes.clone(),
+            chain.share(PAGES),
+        ));
     }
     let reader = VhdReader {
         size: footer.size,

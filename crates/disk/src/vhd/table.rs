@@ -14,7 +14,7 @@ use std::sync::Arc;
 const TABLE_PAGE: u64 = 4096;
 const ABSENT: u32 = u32::MAX;
 /// Pages of the table kept, 16 KiB each, and bitmaps kept, 512 bytes each in usual disks.
-const PAGES: usize = 64;
+pub(super) const PAGES: usize = 64;
 
 /// The table and bitmaps of one disk.
 pub(super) struct Table {
@@ -26,14 +26,15 @@ pub(super) struct Table {
 }
 
 impl Table {
-    pub(super) fn new(header: Header, size: u64, file: Arc<dyn BlockRead>) -> Self {
+    /// The table of a disk of `size` bytes; `pages` of it, and as many bitmaps, are kept.
+    pub(super) fn new(header: Header, size: u64, file: Arc<dyn BlockRead>, pages: usize) -> Self {
         let entries = size.div_ceil(header.block_size);
         Self {
             header,
             entries,
             file,
-            pages: Cache::new(PAGES),
-            bitmaps: Cache::new(PAGES),
+            pages: Cache::new(pages),
+            bitmaps: Cache::new(pages),
         }
     }
 

@@ -7,7 +7,7 @@ use super::corrupt;
 use super::header::Header;
 use super::metadata::{Metadata, Parent};
 use super::region::Regions;
-use super::table::{Place, Table};
+use super::table::{PAGES, Place, Table};
 use crate::chain::Chain;
 use crate::extent::{
     EXTENTS_PER_ANSWER, LOOKUPS_PER_ANSWER, push_host_extents, push_parent_extents, read_parent,
@@ -65,7 +65,7 @@ pub(crate) fn open(file: FileHandle, chain: &Chain) -> Result<Image> {
     } else if metadata.fixed {
         "fixed".clone_into(&mut info.variant);
     }
-    let table = Table::new(bytes.clone(), regions.bat, &metadata)?;
+    let table = Table::new(bytes.clone(), regions.bat, &metadata, chain.share(PAGES))?;
     let reader = VhdxReader {
         size: metadata.size,
         table,

@@ -15,7 +15,7 @@ use std::sync::Arc;
 /// The table is loaded in pages of this size, the bitmaps in pages of `BITMAP_PAGE`.
 const PAGE: u64 = 32 * KIB;
 const BITMAP_PAGE: u64 = 4 * KIB;
-const PAGES: usize = 64;
+pub(super) const PAGES: usize = 64;
 /// Sectors whose bits one bitmap block holds.
 const CHUNK_SECTORS: u64 = 1 << 23;
 
@@ -51,11 +51,12 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// The table in `region`, which must be long enough for the disk.
+    /// The table in `region`, which must be long enough for the disk; `pages` of it are kept.
     pub(super) fn new(
         file: Arc<dyn BlockRead>,
         region: Region,
         metadata: &Metadata,
+        pages: usize,
     ) -> Result<Self> {
         let sector_size = u64::from(metadata.sector_size.logical);
         let chunk_ratio = CHUNK_SECTORS * sector_size / metadata.block_size;
@@ -80,8 +81,8 @@ impl Table {
             sector_size,
             chunk_ratio,
             differencing,
-            pages: Cache::new(PAGES),
-            bitmaps: Cache::new(PAGES),
+            pages: Cache::new(pages),
+            bitmaps: Cache::new(pages),
         })
     }
 

@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 /// The directory is loaded in pages of this many entries.
 const DIRECTORY_PAGE: u64 = 4096;
-/// Pages of directory and tables kept, at most 16 KiB each.
-const PAGES: usize = 64;
+/// Pages of directory and tables kept for a disk of one extent, at most 16 KiB each.
+pub(super) const PAGES: usize = 64;
 /// Unpacked grains kept, in bytes.
 const UNPACKED_MAX: u64 = 2 * MIB;
 /// How much longer than the grain a compressed grain may be: deflate never adds more.
@@ -45,13 +45,15 @@ pub(super) struct SparseExtent {
 }
 
 impl SparseExtent {
-    pub(super) fn new(header: SparseHeader, file: Arc<dyn BlockRead>) -> Self {
+    /// The extent in `file`; `pages` of its tables, and as many grains at most, are kept.
+    pub(super) fn new(header: SparseHeader, file: Arc<dyn BlockRead>, pages: usize) -> Self {
         let grains = UNPACKED_MAX / (header.grain_sectors * SECTOR);
+        let unpacked = Cache::new(pages.min(grains as usize));
         Self {
             header,
             file,
-            pages: Cache::new(PAGES),
-            unpacked: Cache::new(grains.clamp(1, 64) as usize),
+            pages: Cache::new(pages),
+            unpacked,
         }
     }
 

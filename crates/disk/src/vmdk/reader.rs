@@ -4,7 +4,7 @@
 //! extent finds its grains.
 
 use super::descriptor::{Descriptor, ExtentStorage, LENGTH_MAX};
-use super::grain::{Place, SparseExtent};
+use super::grain::{PAGES, Place, SparseExtent};
 use super::header::SparseHeader;
 use super::{SECTOR, corrupt, unsupported};
 use crate::chain::Chain;
@@ -86,7 +86,7 @@ fn open_monolithic(file: FileHandle, chain: &Chain) -> Result<Image> {
     }
     let mut info = ImageInfo::new(&file, Format::Vmdk, &variant, ByteCount(size));
     info.block_size = Some(ByteCount(header.grain_sectors * SECTOR));
-    let extent = SparseExtent::new(header, file.bytes.clone());
+    let extent = SparseExtent::new(header, file.bytes.clone(), chain.share(PAGES));
     let piece = Piece {
         start: 0,
         length: size,
@@ -134,6 +134,8 @@ fn open_descriptor(file: FileHandle, chain: &Chain) -> Result<Image> {
         &descriptor.create_type,
         ByteCount::ZERO,
     );
+    // Large disks have hundreds of extents: together they keep what one would.
+    let pages = (chain.share(PAGES) / descriptor.extents.len()).max(2);
     let mut pieces: Vec<Piece> = Vec::new();
     let mut start = 0_u64;
     for line in &descriptor.extents {
@@ -144,7 +146,7 @@ fn open_descriptor(file: FileHandle, chain: &Chain) -> Result<Image> {
                 let part = chain.file(&file.path, &line.file)?;
                 info.allocated += part.allocated;
                 info.files.push(part.path);
-                open_extent(storage, length, part.bytes)?
+                open_extent(storage, length, part.bytes, pages)?
             }
         };
         if let PieceBytes::Sparse(extent) = &bytes {
@@ -166,6 +168,7 @@ fn open_extent(
     storage: ExtentStorage,
     length: u64,
     file: Arc<dyn BlockRead>,
+    pages: usize,
 ) -> Result<PieceBytes> {
     match storage {
         ExtentStorage::Zero => Ok(PieceBytes::Zero),
@@ -182,7 +185,7 @@ fn open_extent(
             }
         }
         ExtentStorage::Sparse => {
-            let extent = SparseExtent::new(SparseHeader::read(&*file)?, file);
+            let extent = SparseExtent::new(SparseHeader::read(&*file)?, file, pages);
             if extent.size() < length {
                 return Err(corrupt(
                     "extent-short",
