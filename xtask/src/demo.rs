@@ -6,11 +6,12 @@
 
 mod image;
 mod machine;
-mod program;
-mod table;
+pub mod program;
+pub mod table;
 
 use base::cancel::Cancel;
 use base::{Error, Result};
+pub use machine::given;
 use std::path::PathBuf;
 
 /// What was asked for.

@@ -3,7 +3,9 @@
 //! Knows: which commands there are and which room does each.
 //! Refuses to know: how any of them is done.
 
+mod bench;
 mod command;
+mod content;
 mod demo;
 mod digest;
 mod elf;
@@ -31,6 +33,10 @@ cargo xtask COMMAND
              --only STEP      one step: install, fmt, clippy, tidy, tests, static, lab
   tidy     the house rules alone (floors, files, names, licences, format pages)
              --bless          write the hash of the described source into docs/formats
+  bench    Backstay against zstd, cp and qemu-img on images made here, as a table of ratios
+             --size MIB       size of the images (2048)
+             --rounds N       how often each is measured (3)
+             --program FILE   a built `backstay` instead of building it
   lab      a real guest under libvirt, by hand
              up | down        put it up and leave it; take it down
              run COMMAND      a shell command inside the guest
@@ -50,6 +56,7 @@ fn main() -> ExitCode {
     let name = arguments.next().unwrap_or_else(|| "help".to_owned());
     let rest: Vec<String> = arguments.collect();
     let outcome = match name.as_str() {
+        "bench" => bench::run(&rest, &cancel),
         "demo" => demo::run(&rest, &cancel),
         "test" => test::run(&rest, &cancel),
         "tidy" => tidy::run(&rest, &cancel),

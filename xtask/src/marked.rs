@@ -31,7 +31,7 @@ impl Mark {
     }
 
     /// All processes that carry it.
-    fn processes(&self) -> Result<Vec<Pid>> {
+    pub fn processes(&self) -> Result<Vec<Pid>> {
         let failed = |error| Error::io("listing processes", error);
         let wanted = format!("{VARIABLE}={}", self.0);
         let mut found = Vec::new();

@@ -61,6 +61,9 @@ pub const HYPERVISOR: &[Package] = &[
     stable("libnbd-bin", "nbdcopy and nbdinfo, independent NBD clients"),
 ];
 
+/// Tools that benchmarks compare with.
+pub const YARDSTICKS: &[Package] = &[stable("zstd", "compresses, and nothing else")];
+
 /// What only tests need.
 pub const TESTS: &[Package] = &[
     stable("nbdkit", "an independent NBD server"),
@@ -70,7 +73,6 @@ pub const TESTS: &[Package] = &[
     ),
     stable("python3", "second readers of our formats"),
     stable("openssh-client", "reaching hosts over SSH"),
-    stable("zstd", "an independent reader of our compression"),
 ];
 
 /// Installs what is missing of these lists; says what and why. Quick when nothing is.
@@ -86,7 +88,7 @@ mod tests {
     #[test]
     fn every_package_is_named_once_and_says_why() {
         let mut names = std::collections::BTreeSet::new();
-        for package in [BUILD, IMAGES, HYPERVISOR, TESTS]
+        for package in [BUILD, IMAGES, HYPERVISOR, YARDSTICKS, TESTS]
             .iter()
             .flat_map(|list| list.iter())
         {

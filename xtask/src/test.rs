@@ -91,7 +91,13 @@ fn choose(arguments: &[String]) -> Result<Vec<(&'static str, &'static str, Work)
 
 fn install(cancel: &Cancel) -> Result<()> {
     need::install(
-        &[need::BUILD, need::IMAGES, need::HYPERVISOR, need::TESTS],
+        &[
+            need::BUILD,
+            need::IMAGES,
+            need::HYPERVISOR,
+            need::YARDSTICKS,
+            need::TESTS,
+        ],
         cancel,
     )?;
     for (tool, component) in [("fmt", "rustfmt"), ("clippy", "clippy")] {

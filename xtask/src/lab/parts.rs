@@ -8,8 +8,8 @@
 //! is Debian's cloud kernel, the user land is busybox and the QEMU guest agent with the libraries
 //! it needs, on an ext4 file system that the kernel mounts as its root.
 
-mod content;
 mod cpio;
+mod demo_files;
 mod initramfs;
 mod root;
 
@@ -82,7 +82,7 @@ impl Parts {
         detail("making the root file system");
         let tree = folder.join("tree");
         root::lay_out(&packages, &busybox, &tree, cancel)?;
-        content::write(&tree.join("demo"), cancel)?;
+        demo_files::write(&tree.join("demo"), cancel)?;
         root::make_disk(&tree, &parts.root_disk, DISK_BYTES, cancel)?;
         remove_folder(&tree)?;
         remove_folder(&packages)

@@ -2,7 +2,7 @@
 //!
 //! Knows: which files a minimal guest needs, how the agent's libraries are found, and how an ext4
 //! image is made without mounting it.
-//! Refuses to know: the demonstration's own files; `content` writes those.
+//! Refuses to know: the demonstration's own files; `demo_files` writes those.
 
 use super::find;
 use crate::command::Run;
