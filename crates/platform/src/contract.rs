@@ -20,7 +20,7 @@ pub mod token;
 
 pub use backup::{
     Access, Backup, BackupDisk, BackupRequest, DiskRequest, DiskTracker, FullCause, Keep,
-    MemoryAccess, NbdAddress, RunningBackup, Tracker, Tracking,
+    MemoryAccess, NbdAddress, RunningBackup, Strain, Tracker, Tracking,
 };
 pub use machine::{
     AgentPresence, Content, Definition, DefinitionFile, Host, Machine, MachineDisk, MachineKey,
@@ -110,6 +110,13 @@ pub trait Backups: Send + Sync {
     /// The backup of this machine that runs now, whoever began it.
     fn running_backup(&self, machine: &MachineKey) -> Result<Option<RunningBackup>>;
 
+    /// What the open view of this token costs the machine. Platforms whose views cost nothing need not
+    /// say anything.
+    fn strain(&self, machine: &MachineKey, token: &Token) -> Result<Strain> {
+        let _ = (machine, token);
+        Ok(Strain::default())
+    }
+
     /// All trackers of a machine, Backstay's and others', oldest first where the platform knows.
     fn trackers(&self, machine: &MachineKey) -> Result<Vec<Tracker>>;
 
@@ -148,8 +155,8 @@ pub trait Provisioning: Send + Sync {
     fn provision(&self, definition: &Definition, options: &ProvisionOptions)
     -> Result<Provisioned>;
 
-    /// Forgets a machine that is switched off, with its trackers' records; its disks stay. One that is
-    /// not there is no error.
+    /// Forgets a machine that is switched off, with its trackers' records and its firmware settings; its
+    /// disks stay. One that is not there is no error.
     fn undefine(&self, machine: &MachineKey) -> Result<()>;
 }
 

@@ -56,12 +56,13 @@ pub struct Options {
 }
 
 impl Options {
-    /// The daemon at `address`, with the usual folder for scratch files.
+    /// The daemon at `address`, with the folder for scratch files that it names, or the usual one.
     pub fn new(address: Address) -> Self {
-        Self {
-            address,
-            scratch: PathBuf::from(SCRATCH_DEFAULT),
-        }
+        let scratch = address
+            .scratch
+            .clone()
+            .unwrap_or_else(|| PathBuf::from(SCRATCH_DEFAULT));
+        Self { address, scratch }
     }
 }
 

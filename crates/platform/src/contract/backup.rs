@@ -203,6 +203,18 @@ pub struct RunningBackup {
     pub description: String,
 }
 
+/// What an open view costs the machine. Look every few seconds: a view that fills its space stops the
+/// guest, so end the backup before it does.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct Strain {
+    /// The guest stands still because a disk, or the view's space, failed. Ending the backup lets it go on.
+    pub stalled: bool,
+    /// Space that the view takes, for what the guest overwrites, where known.
+    pub used: Option<ByteCount>,
+    /// Space that is left for it, where known.
+    pub free: Option<ByteCount>,
+}
+
 /// A tracker as the platform lists it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Tracker {

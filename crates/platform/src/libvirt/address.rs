@@ -1,7 +1,7 @@
 //! Where a libvirt daemon is.
 //!
 //! Knows: the part of libvirt's connection URIs that Backstay speaks: `qemu:///system`,
-//! `qemu:///session`, either with `?socket=PATH`, and `qemu+ssh://user@host:port/system` with
+//! `qemu:///session`, either with `?socket=PATH` and `?scratch=PATH`, and `qemu+ssh://user@host:port/system` with
 //! `?keyfile=PATH` and `?known_hosts=PATH`. Refuses to know: how a connection is opened.
 
 use base::{Error, Result};
@@ -18,6 +18,8 @@ pub struct Address {
     pub instance: Instance,
     /// The daemon's socket, where it is not at its usual place.
     pub socket: Option<PathBuf>,
+    /// The folder for scratch files on the daemon's host, where it is not the usual one.
+    pub scratch: Option<PathBuf>,
     /// The host; `None` is this one.
     pub remote: Option<Remote>,
 }
@@ -54,6 +56,7 @@ impl Address {
         Self {
             instance: Instance::System,
             socket: None,
+            scratch: None,
             remote: None,
         }
     }
@@ -136,7 +139,7 @@ impl FromStr for Address {
             "qemu" | "qemu+unix" => return Err(bad("a host needs qemu+ssh://")),
             _ => return Err(bad("only qemu, qemu+unix and qemu+ssh are spoken")),
         };
-        let mut socket = None;
+        let (mut socket, mut scratch) = (None, None);
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             match (pair.split_once('='), &mut remote) {
                 (Some(("socket", path)), _) if path.starts_with('/') => {
@@ -144,6 +147,9 @@ impl FromStr for Address {
                         return Err(bad("the socket's path has characters that a shell reads"));
                     }
                     socket = Some(PathBuf::from(path));
+                }
+                (Some(("scratch", path)), _) if path.starts_with('/') => {
+                    scratch = Some(PathBuf::from(path));
                 }
                 (Some(("keyfile", path)), Some(remote)) => remote.key_file = Some(path.to_owned()),
                 (Some(("known_hosts", path)), Some(remote)) => {
@@ -158,6 +164,7 @@ impl FromStr for Address {
         Ok(Self {
             instance,
             socket,
+            scratch,
             remote,
         })
     }
@@ -214,6 +221,9 @@ impl fmt::Display for Address {
         let mut query = Vec::new();
         if let Some(socket) = &self.socket {
             query.push(format!("socket={}", socket.display()));
+        }
+        if let Some(scratch) = &self.scratch {
+            query.push(format!("scratch={}", scratch.display()));
         }
         match &self.remote {
             None => write!(f, "qemu://{path}")?,
@@ -273,6 +283,7 @@ mod tests {
             "qemu:///system",
             "qemu:///session",
             "qemu:///session?socket=/tmp/a/libvirt-sock",
+            "qemu:///session?socket=/tmp/a/libvirt-sock&scratch=/tmp/b",
             "qemu+ssh://host/system",
             "qemu+ssh://root@host.example:2222/system?keyfile=/k&known_hosts=/h",
             "qemu+ssh://root@[fe80::1]:22/system",

@@ -15,7 +15,8 @@ use super::scratch::Scratch;
 use super::{Libvirt, Said};
 use crate::contract::{
     Access, Backup, BackupDisk, BackupRequest, Backups, DiskRequest, DiskTracker, FullCause, Keep,
-    MachineKey, NbdAddress, Power, RunningBackup, Token, Trackable, Tracker, Tracking, failure,
+    MachineKey, NbdAddress, Power, RunningBackup, Strain, Token, Trackable, Tracker, Tracking,
+    failure,
 };
 use base::limit::{DISKS_PER_MACHINE_MAX, NAME_LENGTH_MAX};
 use base::size::ByteCount;
@@ -53,6 +54,18 @@ impl Backups for Libvirt {
     fn running_backup(&self, machine: &MachineKey) -> Result<Option<RunningBackup>> {
         let (connection, domain) = self.domain(machine)?;
         running(&connection, &domain)
+    }
+
+    fn strain(&self, machine: &MachineKey, token: &Token) -> Result<Strain> {
+        let (connection, domain) = self.domain(machine)?;
+        let stalled = power_of(&connection, &domain)? == Power::Stalled;
+        let space = Scratch::new(&self.options)?.space(token)?;
+        let (used, free) = space.map_or((None, None), |(used, free)| (Some(used), Some(free)));
+        Ok(Strain {
+            stalled,
+            used,
+            free,
+        })
     }
 
     fn trackers(&self, machine: &MachineKey) -> Result<Vec<Tracker>> {

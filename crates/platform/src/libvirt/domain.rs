@@ -172,6 +172,7 @@ fn define(connection: &Connection, domain: &DomainRef) -> Result<Definition> {
         }
         Err(failure) => return Err(failure.into_error(&domain.name, "reading the definition")),
     };
+    let xml = super::rewrite::without_mark(&xml)?;
     let described = domain_xml::read(&xml)?;
     let file = |name: &str, content| DefinitionFile {
         name: name.to_owned(),

@@ -41,7 +41,7 @@ pub fn rewrite(text: &str, options: &ProvisionOptions) -> Result<Rewritten> {
     };
     rewriter.identity(domain)?;
     rewriter.firmware(domain);
-    rewriter.metadata(domain);
+    remove_mark(&mut rewriter.edits, domain);
     let devices = child(domain, "devices")
         .ok_or_else(|| Error::invalid("platform.xml.incomplete", "the machine has no devices"))?;
     rewriter.disks(devices)?;
@@ -54,6 +54,30 @@ pub fn rewrite(text: &str, options: &ProvisionOptions) -> Result<Rewritten> {
     // What goes to libvirt must at least read back as a machine.
     domain_xml::read(&xml)?;
     Ok(Rewritten { xml, warnings })
+}
+
+/// A definition without the mark of a machine that is held for its backup: the machine itself was never
+/// marked, and a restored one must not be.
+pub fn without_mark(text: &str) -> Result<String> {
+    let document = parse("a machine", text)?;
+    let mut edits = Edits::new(text);
+    remove_mark(&mut edits, document.root_element());
+    edits.apply()
+}
+
+fn remove_mark(edits: &mut Edits<'_>, domain: Node<'_, '_>) {
+    let Some(metadata) = child(domain, "metadata") else {
+        return;
+    };
+    let ours = |element: &Node<'_, '_>| element.tag_name().namespace() == Some(NAME_SPACE);
+    let (marks, others): (Vec<_>, Vec<_>) =
+        metadata.children().filter(Node::is_element).partition(ours);
+    if others.is_empty() && !marks.is_empty() {
+        edits.remove(metadata);
+    }
+    for mark in marks {
+        edits.remove(mark);
+    }
 }
 
 fn check_options(options: &ProvisionOptions) -> Result<()> {
@@ -151,18 +175,6 @@ impl Rewriter<'_> {
             self.warn(
                 "the machine boots a kernel from the host, which must lie at the same path there",
             );
-        }
-    }
-
-    /// The mark of a machine that was held during its backup must not mark the restored one.
-    fn metadata(&mut self, domain: Node<'_, '_>) {
-        let Some(metadata) = child(domain, "metadata") else {
-            return;
-        };
-        for mark in metadata.children().filter(Node::is_element) {
-            if mark.tag_name().namespace() == Some(NAME_SPACE) {
-                self.edits.remove(mark);
-            }
         }
     }
 

@@ -9,6 +9,7 @@ use super::connection::Connection;
 use super::transport::ssh_command;
 use super::xml::{child, child_text, children, parse};
 use crate::contract::Token;
+use base::size::{ByteCount, KIB};
 use base::{Error, Kind, Result};
 use std::io::Read;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
@@ -157,6 +158,33 @@ impl<'a> Scratch<'a> {
         }
     }
 
+    /// How much space a run takes and how much is left; `None` where it has no folder.
+    pub fn space(&self, token: &Token) -> Result<Option<(ByteCount, ByteCount)>> {
+        let folder = self.folder(token);
+        match self.remote {
+            None => {
+                let looking = |error| Error::io(format!("measuring {}", folder.display()), error);
+                let entries = match std::fs::read_dir(&folder) {
+                    Err(error) if is_absent(&error) => return Ok(None),
+                    entries => entries.map_err(looking)?,
+                };
+                // A file may go while it is counted.
+                let blocks = entries.flatten().filter_map(|entry| entry.metadata().ok());
+                let used = blocks.map(|metadata| metadata.blocks() * 512).sum();
+                let system = rustix::fs::statvfs(&folder).map_err(|error| looking(error.into()))?;
+                let free = system.f_bavail.saturating_mul(system.f_frsize);
+                Ok(Some((ByteCount(used), ByteCount(free))))
+            }
+            Some(remote) => {
+                let folder = folder.display();
+                let script = format!(
+                    "if [ -d {folder} ]; then du -sk {folder} && df -Pk {folder} | tail -n 1; fi"
+                );
+                Ok(read_space(&run(remote, &script)?))
+            }
+        }
+    }
+
     /// The runs that have a folder.
     pub fn list(&self) -> Result<Vec<Token>> {
         let mut tokens: Vec<Token> = match self.remote {
@@ -179,6 +207,16 @@ impl<'a> Scratch<'a> {
         tokens.sort();
         Ok(tokens)
     }
+}
+
+/// What `du -sk` and the last line of `df -Pk` say.
+fn read_space(said: &str) -> Option<(ByteCount, ByteCount)> {
+    let mut lines = said.lines();
+    let mut number = |place: usize| -> Option<ByteCount> {
+        let kibibytes: u64 = lines.next()?.split_whitespace().nth(place)?.parse().ok()?;
+        Some(ByteCount(kibibytes.saturating_mul(KIB)))
+    };
+    Some((number(0)?, number(3)?))
 }
 
 fn is_absent(error: &std::io::Error) -> bool {
@@ -245,5 +283,48 @@ fn run(remote: &Remote, script: &str) -> Result<String> {
             remote.host,
             complained.trim()
         ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn qemu_s_user_is_read_from_the_capabilities() {
+        let capabilities = "<capabilities><host><secmodel><model>none</model></secmodel>\
+            <secmodel><model>dac</model><doi>0</doi>\
+            <baselabel type='kvm'>+1:+2</baselabel><baselabel type='qemu'>+64055:+994</baselabel>\
+            </secmodel></host></capabilities>";
+        assert_eq!(dac_label(capabilities).unwrap(), Some((64_055, 994)));
+        for nothing in ["<capabilities/>", "<capabilities><host/></capabilities>"] {
+            assert_eq!(dac_label(nothing).unwrap(), None);
+        }
+        let nonsense = capabilities.replace("+64055:+994", "-1");
+        assert_eq!(dac_label(&nonsense).unwrap(), None);
+        assert!(dac_label("no xml").is_err());
+    }
+
+    #[test]
+    fn folders_that_a_shell_would_misread_are_refused() {
+        for folder in ["relative", "/", "/a b", "/a;b", "/a/../b", "/a'b", "/$(x)"] {
+            let options = Options {
+                address: super::super::Address::local(),
+                scratch: folder.into(),
+            };
+            assert!(Scratch::new(&options).is_err(), "{folder}");
+        }
+    }
+
+    #[test]
+    fn remote_space_is_read() {
+        let said = "196\t/s/backstay\n/dev/vda 100 20 80 20% /\n";
+        assert_eq!(
+            read_space(said),
+            Some((ByteCount(196 * KIB), ByteCount(80 * KIB)))
+        );
+        for nonsense in ["", "x", "196\t/s\n", "196\n/dev/vda a b c"] {
+            assert_eq!(read_space(nonsense), None);
+        }
     }
 }

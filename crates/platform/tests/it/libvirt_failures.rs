@@ -367,6 +367,11 @@ fn a_held_machine_is_found_by_its_mark_after_a_crash() {
         let libvirt = lab.connect();
         let backup = begin(&libvirt, &machine, &token, &["vda"], None).unwrap();
         assert_eq!(backup.notes.len(), 1);
+        let definition = libvirt.definition(&machine.key).unwrap();
+        let definition = String::from_utf8_lossy(definition.bytes_of("domain.xml").unwrap());
+        assert!(!definition.contains("backstay"), "{definition}");
+        let strain = libvirt.strain(&machine.key, &token).unwrap();
+        assert!(!strain.stalled && strain.free.unwrap().0 > 0 && strain.used.unwrap().0 > 0);
     }
     // Another process, which knows only the token.
     let libvirt = lab.connect();
