@@ -61,13 +61,13 @@ impl Lab {
     }
 
     fn claim() -> Result<Self> {
-        if !rustix::process::geteuid().is_root() {
+        if !crate::need::is_root() {
             return Err(Error::new(
                 Kind::Denied,
                 "xtask.lab.rights",
                 "the lab needs the system's libvirt, which answers root",
             )
-            .hint("run the same command as root or with `sudo -E env PATH=$PATH`"));
+            .hint("run the same command as root"));
         }
         let folder = std::env::var_os(FOLDER_VARIABLE).map_or(FOLDER.into(), PathBuf::from);
         make_folder(&folder)?;

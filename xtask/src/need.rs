@@ -9,6 +9,8 @@ pub mod unpack;
 use base::Result;
 use base::cancel::Cancel;
 
+pub use apt::again_as_root;
+
 /// One Debian package that must be there.
 pub struct Package {
     /// Its name.
@@ -74,6 +76,11 @@ pub const TESTS: &[Package] = &[
     stable("python3", "second readers of our formats"),
     stable("openssh-client", "reaching hosts over SSH"),
 ];
+
+/// Whether this is the administrator.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
 
 /// Installs what is missing of these lists; says what and why. Quick when nothing is.
 pub fn install(lists: &[&[Package]], cancel: &Cancel) -> Result<()> {

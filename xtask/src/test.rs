@@ -20,7 +20,7 @@ const STEPS: &[(&str, &str, Work)] = &[
     ("tidy", "house rules", tidy::check),
     ("tests", "tests", every_test),
     ("static", "one static program", one_static_program),
-    ("lab", "a real guest", lab::door::check),
+    ("lab", "a real guest", a_real_guest),
 ];
 
 /// Runs the steps. Errors when an option is unknown or a step failed.
@@ -201,11 +201,12 @@ fn every_test(cancel: &Cancel) -> Result<()> {
         return Err(Error::new(Kind::Invalid, "xtask.test.red", "tests failed")
             .hint("their names stand above"));
     }
-    if count.ignored > 0 {
+    let inner = tidy::inner_tests(cancel)? as u64;
+    if count.ignored > inner {
         return Err(Error::new(
             Kind::Invalid,
             "xtask.test.ignored",
-            format!("{} tests were left out", count.ignored),
+            format!("{} tests were left out", count.ignored - inner),
         )
         .hint("a test that cannot run must fail or not exist: see docs/testing.md"));
     }
@@ -228,6 +229,10 @@ fn without_color(line: &str) -> String {
         }
     }
     plain
+}
+
+fn a_real_guest(cancel: &Cancel) -> Result<()> {
+    lab::door::run(&["check".to_owned()], cancel)
 }
 
 fn one_static_program(cancel: &Cancel) -> Result<()> {

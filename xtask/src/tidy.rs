@@ -111,6 +111,14 @@ pub fn check(cancel: &Cancel) -> Result<()> {
     .hint("the rules and their reasons: CONTRIBUTING.md"))
 }
 
+/// How many tests are only started by other tests and therefore ignored by the harness.
+pub fn inner_tests(cancel: &Cancel) -> Result<usize> {
+    Ok(sources(workspace::root(), cancel)?
+        .iter()
+        .map(files::inner_tests)
+        .sum())
+}
+
 /// Every text file that git tracks or would track.
 fn sources(root: &Path, cancel: &Cancel) -> Result<Vec<Source>> {
     let said = Run::new("git")

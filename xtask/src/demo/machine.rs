@@ -47,6 +47,13 @@ pub fn tell(program: Option<&Path>, keep: bool, cancel: &Cancel) -> Result<()> {
         Some(program) => given(program),
         None => workspace::build_program(true, cancel),
     })?;
+    if !need::is_root() {
+        // What is built is built as this user; only the hypervisor wants the administrator.
+        let program = program.to_string_lossy();
+        let mut words = vec!["demo", "--program", &program];
+        words.extend(keep.then_some("--keep"));
+        return need::again_as_root(&words, cancel);
+    }
     let lab = steps.run("hypervisor", || Lab::up(cancel))?;
     let guest = steps.run("a guest: Debian's kernel, ext4 root, guest agent", || {
         let guest = Guest::make(&lab, GUEST, cancel)?;

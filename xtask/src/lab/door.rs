@@ -18,6 +18,10 @@ const GUEST: &str = "guest";
 /// `cargo xtask lab up | down | run COMMAND | restart | check`.
 pub fn run(arguments: &[String], cancel: &Cancel) -> Result<()> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    if !need::is_root() {
+        let words: Vec<&str> = ["lab"].into_iter().chain(words).collect();
+        return need::again_as_root(&words, cancel);
+    }
     match words.as_slice() {
         ["up"] => up(cancel),
         ["down"] => Lab::enter(cancel)?.down(),
@@ -50,7 +54,7 @@ fn up(cancel: &Cancel) -> Result<()> {
 }
 
 /// Proves that the lab can do what demonstrations and tests need of it.
-pub fn check(cancel: &Cancel) -> Result<()> {
+fn check(cancel: &Cancel) -> Result<()> {
     let mut steps = Steps::new(7);
     steps.run("what the lab needs", || {
         need::install(&[need::IMAGES, need::HYPERVISOR], cancel)

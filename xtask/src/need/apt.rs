@@ -38,7 +38,7 @@ pub fn rights(cancel: &Cancel) -> Result<Rights> {
         Error::new(
             Kind::Denied,
             "xtask.need.rights",
-            format!("packages are missing and {why}"),
+            format!("root is needed, and {why}"),
         )
         .hint("run the same command as root, or let your user use sudo")
     };
@@ -171,6 +171,22 @@ fn source_entry(mirror: &str, keyring: bool) -> String {
 /// Asks the mirrors for their lists of packages.
 pub fn update(cancel: &Cancel) -> Result<()> {
     apt(rights(cancel)?, &["update"], cancel)
+}
+
+/// Runs this very program again as the administrator, with these arguments.
+pub fn again_as_root(arguments: &[&str], cancel: &Cancel) -> Result<()> {
+    let program = std::env::current_exe().map_err(|error| Error::io("finding ourselves", error))?;
+    let kept = ["PATH", "BACKSTAY_LAB", "TERM"]
+        .into_iter()
+        .filter_map(|name| {
+            let value = std::env::var_os(name)?;
+            Some(format!("{name}={}", value.to_string_lossy()))
+        });
+    as_root(rights(cancel)?, "env")
+        .args(kept)
+        .arg(program)
+        .args(arguments)
+        .show(cancel)
 }
 
 fn as_root(rights: Rights, program: &str) -> Run {

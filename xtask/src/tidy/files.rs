@@ -84,6 +84,9 @@ fn leftovers(source: &Source, faults: &mut Vec<Fault>) {
     let in_words = LEFTOVERS_IN_WORDS.iter().map(|word| (word, &source.text));
     for (word, text) in in_code.chain(in_words) {
         for (at, _) in text.match_indices(word) {
+            if inner_test(source, at) {
+                continue;
+            }
             faults.push(Fault::new(
                 &source.path,
                 line_of(text, at),
@@ -91,6 +94,27 @@ fn leftovers(source: &Source, faults: &mut Vec<Fault>) {
             ));
         }
     }
+}
+
+/// How many tests of this file are only started by other tests, in a process of their own.
+pub fn inner_tests(source: &Source) -> usize {
+    source
+        .code
+        .match_indices("#[ignore")
+        .filter(|(at, _)| inner_test(source, *at))
+        .count()
+}
+
+/// Whether an ignored test is the inner half of one that is not: its reason names the test that
+/// starts it, and that test stands in the same file.
+fn inner_test(source: &Source, at: usize) -> bool {
+    const BEFORE: &str = "#[ignore = \"started by ";
+    const AFTER: &str = " in a process of its own\"]";
+    let outer = source.text.get(at..).and_then(|rest| {
+        let reason = rest.lines().next()?.strip_prefix(BEFORE)?;
+        reason.strip_suffix(AFTER)
+    });
+    outer.is_some_and(|name| source.code.contains(&format!("fn {name}(")))
 }
 
 fn white_space(source: &Source, faults: &mut Vec<Fault>) {
@@ -170,6 +194,21 @@ mod tests {
             &format!("//! A.\n{}", "//\n".repeat(LINES_MAX)),
             "lines; at most",
         );
+    }
+
+    #[test]
+    fn the_inner_half_of_a_test_may_be_ignored_if_its_outer_half_is_there() {
+        let with = |outer: &str| {
+            format!(
+                "//! A.\nfn {outer}() {{}}\n{}\nfn inner() {{}}\n",
+                "#[ignore = \"started by outer in a process of its own\"]"
+            )
+        };
+        let source = |text: String| Source::new("a/tests/it/b.rs".to_owned(), text);
+        assert_eq!(inner_tests(&source(with("outer"))), 1);
+        assert!(faults(&source(with("outer"))).is_empty());
+        assert_eq!(inner_tests(&source(with("another"))), 0);
+        assert_eq!(faults(&source(with("another"))).len(), 1);
     }
 
     #[test]
