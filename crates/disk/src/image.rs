@@ -117,6 +117,14 @@ pub struct ImageInfo {
 impl ImageInfo {
     /// What is known of every image; the format adds the rest.
     pub(crate) fn new(file: &FileHandle, format: Format, variant: &str, size: ByteCount) -> Self {
+        let warnings = match file.in_use {
+            true => vec![
+                "another program writes it now (a running machine?): what is read may fit \
+                 together no more than after a power cut"
+                    .to_owned(),
+            ],
+            false => Vec::new(),
+        };
         Self {
             path: file.path.clone(),
             format,
@@ -127,7 +135,7 @@ impl ImageInfo {
             sector_size: SectorSize::default(),
             files: Vec::new(),
             parents: Vec::new(),
-            warnings: Vec::new(),
+            warnings,
         }
     }
 

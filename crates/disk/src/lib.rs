@@ -15,6 +15,7 @@ mod extent;
 mod field;
 mod file;
 mod image;
+mod in_use;
 mod inflate;
 pub mod layer;
 mod opener;

@@ -30,6 +30,8 @@ pub struct FileHandle {
     pub allocated: ByteCount,
     /// The sectors of the device, or 512 for a file.
     pub sector_size: SectorSize,
+    /// Another program, such as a running machine, says that it writes the file.
+    pub in_use: bool,
 }
 
 impl FileHandle {
@@ -48,16 +50,17 @@ impl FileHandle {
             bytes,
             allocated,
             sector_size: SectorSize::default(),
+            in_use: false,
         }
     }
 
     fn from_raw(path: PathBuf, disk: RawDisk) -> Result<Self> {
-        let (allocated, sector_size) = (disk.allocated()?, disk.sector_size());
         Ok(Self {
+            in_use: crate::in_use::is_written_by_others(&path),
             path,
+            allocated: disk.allocated()?,
+            sector_size: disk.sector_size(),
             bytes: Arc::new(disk),
-            allocated,
-            sector_size,
         })
     }
 }

@@ -331,3 +331,23 @@ fn a_stated_raw_format_is_not_guessed_again() {
         Format::Raw
     );
 }
+
+#[test]
+fn an_image_that_a_machine_writes_is_opened_with_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("image.qcow2");
+    qemu::img(&["create", "-f", "qcow2", text(&image), "4M"]);
+    let holder = qemu::hold("qcow2", &image);
+    let warnings = disk::open(&image).unwrap().info().warnings.clone();
+    assert!(
+        warnings
+            .iter()
+            .any(|warning| warning.contains("another program")),
+        "{warnings:?}"
+    );
+    drop(holder);
+    assert_eq!(
+        disk::open(&image).unwrap().info().warnings,
+        Vec::<String>::new()
+    );
+}

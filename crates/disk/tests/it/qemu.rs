@@ -1,7 +1,7 @@
 //! Running `qemu-img` and `qemu-io`, the judges of our formats.
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 
 /// Runs a tool that must be there.
 fn run(tool: &str, arguments: &[&str]) -> Output {
@@ -74,4 +74,34 @@ pub fn map(format: &str, image: &Path) -> Vec<(u64, u64, bool)> {
             )
         })
         .collect()
+}
+
+/// A `qemu-io` that has an image open until it is dropped.
+pub struct Holder(Child);
+
+/// Opens an image and waits until QEMU has done so too.
+pub fn hold(format: &str, image: &Path) -> Holder {
+    use std::io::{BufRead, BufReader, Write};
+    let mut child = Command::new("qemu-io")
+        .args(["-f", format, text(image)])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(b"length\n").unwrap();
+    let mut answer = String::new();
+    BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut answer)
+        .unwrap();
+    child.stdin = Some(input);
+    Holder(child)
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        // It ends when its input does.
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
 }
