@@ -108,9 +108,7 @@ impl Lab {
 
     /// Leaves the lab up when this program ends.
     pub fn stay_up(mut self) {
-        if let Some(daemons) = self.daemons.take() {
-            daemons.stay_up();
-        }
+        self.daemons = None;
     }
 
     /// Takes everything down now and says what could not be.

@@ -69,9 +69,6 @@ impl Daemons {
         DAEMONS.iter().all(|(_, socket)| is_served(socket))
     }
 
-    /// Leaves them running.
-    pub fn stay_up(self) {}
-
     /// Stops those that are ours, unless somebody else uses them now.
     pub fn down(self, virsh: &Virsh, cancel: &Cancel) -> Result<()> {
         if DAEMONS.iter().all(|(name, _)| self.ours(name).is_none()) {
