@@ -33,5 +33,8 @@ fn image_machine(machine: &ImageMachine) -> image::ImageMachine {
         target: target.clone(),
         path: path.clone(),
     });
-    image::ImageMachine { name: machine.name.clone(), disks: disks.collect() }
+    image::ImageMachine {
+        name: machine.name.clone(),
+        disks: disks.collect(),
+    }
 }

@@ -243,6 +243,3 @@ pub fn found_machine(machine: &Machine) -> FoundMachine {
         },
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -364,6 +364,3 @@ pub fn check_root(report: &TaskReport, disk: &DiskPlan) -> Result<()> {
         )),
     }
 }
-
-#[cfg(test)]
-mod tests;

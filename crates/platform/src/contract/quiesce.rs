@@ -52,6 +52,9 @@ pub fn begin_quiesced(
         Ok(frozen) => frozen,
         Err(error) if error.code() == "platform.agent.thaw-failed" => return Err(error),
         Err(error) => {
+            // The guest may be frozen all the same: its answer may have been lost on the way. Where
+            // nothing answers to this either, the caller's clean-up thaws by name.
+            let _ = platform.thaw(&request.machine);
             let backup = platform.begin_backup(request)?;
             return Ok((
                 backup,
