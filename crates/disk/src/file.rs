@@ -9,7 +9,7 @@ use base::{Error, Kind, Result};
 use rustix::fs::{FallocateFlags, FileType, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 use std::fs::File;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 /// What one wants to do with a file or device.
@@ -80,14 +80,23 @@ impl HostFile {
         })
     }
 
-    /// Makes a new file; the name must be free.
+    /// Makes a new file; the name must be free. Nobody else may read it (disks hold secrets), and
+    /// its name is durable.
     pub(crate) fn create(path: &Path) -> Result<Self> {
         let file = File::options()
             .read(true)
             .write(true)
             .create_new(true)
+            .mode(0o600)
             .open(path)
             .map_err(|error| Error::io(format!("creating {}", path.display()), error))?;
+        let folder = match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        File::open(folder)
+            .and_then(|folder| folder.sync_all())
+            .map_err(|error| Error::io(format!("syncing {}", folder.display()), error))?;
         Self::from_file(file, path)
     }
 

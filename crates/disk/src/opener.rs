@@ -74,30 +74,33 @@ pub trait Opener: Send + Sync {
     fn open_related(&self, from: &Path, reference: &str) -> Result<FileHandle>;
 }
 
-/// Grants files in certain folders and below them, and nothing else. Symbolic links are followed
+/// Grants files in the image's own folder, and in and below others where somebody allows them.
+/// Symbolic links are followed
 /// only while they stay inside.
 #[derive(Debug, Default)]
 pub struct FolderOpener {
-    folders: Vec<PathBuf>,
+    /// Each folder, and whether what is below it counts too.
+    folders: Vec<(PathBuf, bool)>,
 }
 
 impl FolderOpener {
-    /// Grants the folder that `image` lies in.
+    /// Grants the files that lie beside `image`, not those in folders below: an image in `/` must
+    /// not reach everything.
     pub fn beside(image: &Path) -> Result<Self> {
         let image = std::fs::canonicalize(image)
             .map_err(|error| Error::io(format!("opening {}", image.display()), error))?;
         let mut opener = Self::default();
         if let Some(folder) = image.parent() {
-            opener.folders.push(folder.to_owned());
+            opener.folders.push((folder.to_owned(), false));
         }
         Ok(opener)
     }
 
-    /// Grants one more folder.
+    /// Grants one more folder and all below it.
     pub fn allow(mut self, folder: &Path) -> Result<Self> {
         let folder = std::fs::canonicalize(folder)
             .map_err(|error| Error::io(format!("opening {}", folder.display()), error))?;
-        self.folders.push(folder);
+        self.folders.push((folder, true));
         Ok(self)
     }
 
@@ -110,8 +113,8 @@ impl FolderOpener {
         let fd = loop {
             match rustix::fs::openat2(&base, rest, flags, Mode::empty(), resolve) {
                 Err(Errno::INTR | Errno::AGAIN) => {}
-                // Kernels before 5.6: look where the links lead, then open that.
-                Err(Errno::NOSYS) => {
+                // Kernels before 5.6, and containers that refuse what they do not know: look where the links lead, then open that.
+                Err(Errno::NOSYS | Errno::PERM) => {
                     let real = std::fs::canonicalize(folder.join(rest))
                         .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
                     if !real.starts_with(folder) {
@@ -131,10 +134,13 @@ impl FolderOpener {
 impl Opener for FolderOpener {
     fn open_related(&self, from: &Path, reference: &str) -> Result<FileHandle> {
         let place = related_path(from, reference)?;
-        for folder in &self.folders {
+        for (folder, below) in &self.folders {
             let Ok(rest) = place.strip_prefix(folder) else {
                 continue;
             };
+            if !below && rest.components().count() > 1 {
+                continue;
+            }
             return match self.open_beneath(folder, rest) {
                 Ok(disk) => FileHandle::from_raw(place, disk),
                 Err(Errno::XDEV | Errno::LOOP) => Err(outside(from, reference)),

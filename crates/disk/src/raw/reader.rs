@@ -8,6 +8,7 @@ use crate::image::SectorSize;
 use base::Result;
 use base::block::{BlockRead, Extent, check_range};
 use base::size::{ByteCount, ByteOffset, ByteRange};
+use std::sync::atomic::AtomicBool;
 
 /// A raw image or block device. It is a `BlockWrite` too; where it was opened for reading, the
 /// system refuses the writes.
@@ -15,13 +16,19 @@ use base::size::{ByteCount, ByteOffset, ByteRange};
 pub struct RawDisk {
     pub(super) file: HostFile,
     pub(super) size: u64,
+    /// Once a sync failed the system may have dropped what was written: it is not told twice.
+    pub(super) sync_failed: AtomicBool,
 }
 
 impl RawDisk {
     pub(crate) fn new(file: HostFile) -> Result<Self> {
         let size = file.length()?;
         check_disk_size(size)?;
-        Ok(Self { file, size })
+        Ok(Self {
+            file,
+            size,
+            sync_failed: AtomicBool::new(false),
+        })
     }
 
     /// Whether it is a block device rather than a file.

@@ -14,6 +14,11 @@ fn a_new_image_is_sparse_and_reads_what_was_written() {
         .unwrap();
     disk.flush().unwrap();
     assert!(disk.allocated().unwrap() < ByteCount(MIB));
+    use std::os::unix::fs::PermissionsExt;
+    assert_eq!(
+        std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
     let disk = open(&path).unwrap();
     assert_eq!(disk.size(), ByteCount(64 * MIB));
     assert_eq!(

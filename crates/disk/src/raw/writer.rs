@@ -9,6 +9,7 @@ use base::block::{BlockWrite, check_range};
 use base::size::{ByteCount, ByteOffset, ByteRange};
 use base::{Error, Kind, Result};
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 /// Makes a new sparse raw image of `size` zeros.
 ///
@@ -90,6 +91,16 @@ impl BlockWrite for RawDisk {
     }
 
     fn flush(&self) -> Result<()> {
-        self.file.sync()
+        if self.sync_failed.load(Ordering::Acquire) {
+            return Err(Error::new(
+                Kind::Io,
+                "disk.raw.sync-failed-before",
+                "a sync of this disk failed before; what it holds is not known",
+            )
+            .hint("write the disk anew, to another place if the error stays"));
+        }
+        self.file
+            .sync()
+            .inspect_err(|_| self.sync_failed.store(true, Ordering::Release))
     }
 }

@@ -238,6 +238,17 @@ fn an_extent_that_climbs_out_of_the_folder_is_refused() {
         assert_eq!(error.kind(), base::Kind::Denied);
         assert!(error.hint_text().is_some());
     }
+    // Folders below count only where somebody allows them.
+    let above = folder.path().join("above.vmdk");
+    std::fs::write(
+        &above,
+        "# Disk DescriptorFile\nRW 8 FLAT \"inner/d.vmdk\" 0\n",
+    )
+    .unwrap();
+    assert_eq!(
+        disk::open(&above).unwrap_err().code(),
+        "disk.opener.outside"
+    );
     // Allowed explicitly, it opens.
     let descriptor = inner.join("d.vmdk");
     std::fs::write(
