@@ -18,6 +18,7 @@
 //! [`Repository::points`] and [`Repository::open_disk`] to read them.
 
 mod blocks;
+mod collect;
 mod collect_state;
 mod config;
 mod cut;
@@ -33,12 +34,14 @@ mod pack;
 mod point;
 mod publish;
 mod reader;
+mod rebuild;
 mod record;
 mod report;
 mod repository;
 mod reserve;
 mod seal;
 mod tree;
+mod verify;
 mod writer;
 
 pub use cut::{CutParameters, Cutter, Piece, RecutPiece, Segment};
@@ -53,4 +56,5 @@ pub use report::{
     VerifyReport,
 };
 pub use repository::{CreateOptions, Environment, Info, Repository};
+pub use verify::verify_sealed;
 pub use writer::{NewBlock, PutCount, TreeWriter, Writer, WriterOptions};

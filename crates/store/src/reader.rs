@@ -11,7 +11,6 @@ use crate::point;
 use crate::repository::{Inner, may_read_unpinned};
 use crate::tree::{self, RootRecord};
 use base::block::{BlockRead, Extent, check_range, push_extent};
-use base::files::Path;
 use base::id::PointId;
 use base::size::{ByteCount, ByteOffset, ByteRange};
 use base::{Error, Kind, Result};
@@ -212,9 +211,4 @@ impl BlockRead for DiskReader {
         }
         Ok(extents)
     }
-}
-
-/// A path below a folder, for those who look at points by name.
-pub(crate) fn point_path(name: &str) -> Result<Path> {
-    Path::new("points")?.join(name)
 }

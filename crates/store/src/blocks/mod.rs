@@ -36,6 +36,11 @@ pub(crate) struct Frame {
 }
 
 impl Frame {
+    /// Its blocks, as its header lists them.
+    pub(crate) fn rows(&self) -> &[frame::Row] {
+        &self.header.rows
+    }
+
     /// The block at a position.
     fn block(&self, position: usize) -> Option<&[u8]> {
         let (start, end) = (*self.starts.get(position)?, *self.starts.get(position + 1)?);

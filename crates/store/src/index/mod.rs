@@ -6,13 +6,15 @@
 
 mod build;
 mod load;
+mod marks;
 mod merge;
 mod segment;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use build::{Builder, publish_entries};
-pub(crate) use load::{DamagedSegment, Loaded, load};
+pub(crate) use build::publish_entries;
+pub(crate) use load::{DamagedSegment, load};
+pub(crate) use marks::Marks;
 pub(crate) use merge::merge;
 pub(crate) use segment::{Entry, PackRow, Segment};
 
@@ -90,15 +92,6 @@ impl Index {
         index.orphans = Arc::new(orphans);
         index.orphan_packs = Arc::new(names);
         index
-    }
-
-    /// Whether some segment (or an earlier search) lists the pack.
-    pub(crate) fn lists(&self, pack: &PackId) -> bool {
-        self.orphan_packs.contains(pack)
-            || self
-                .segments
-                .iter()
-                .any(|segment| segment.packs.iter().any(|row| row.id == *pack))
     }
 
     /// All packs that segments list.

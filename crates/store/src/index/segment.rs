@@ -169,7 +169,7 @@ impl Footer {
             || footer.bits > BUCKET_BITS_MAX
             || footer.packs > SEGMENT_PACKS_MAX
             || footer.replaces > SEGMENT_PACKS_MAX
-            || u64::from(footer.filter_blocks) > footer.entries / FILTER_ENTRIES + 1
+            || (footer.filter_blocks == 0 && footer.entries > 0)
         {
             return Err(fields.wrong("its counts are beyond all bounds"));
         }
@@ -461,15 +461,6 @@ impl Segment {
             "an index segment",
             "the checksum of a bucket is wrong",
         ))
-    }
-
-    /// All entries in order, bucket by bucket; calls `each` with an entry's number and the entry.
-    pub(crate) fn for_each(&self, each: &mut dyn FnMut(u64, Entry) -> Result<()>) -> Result<()> {
-        let mut reader = self.reader();
-        while let Some((number, entry)) = reader.next()? {
-            each(number, entry)?;
-        }
-        Ok(())
     }
 
     /// Reads all entries from first to last.

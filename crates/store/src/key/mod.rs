@@ -58,7 +58,7 @@ impl<'de> Deserialize<'de> for Digest32 {
 impl KeySet {
     /// Fresh keys.
     pub(crate) fn generate(random: &dyn Random) -> Self {
-        let mut fresh = || {
+        let fresh = || {
             let mut bytes = [0; 32];
             random.fill(&mut bytes);
             Digest32(bytes)

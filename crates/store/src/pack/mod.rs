@@ -8,15 +8,14 @@ mod read;
 mod tests;
 mod write;
 
-pub(crate) use read::{Listed, list_frames, read_header, read_trailer, scan};
+pub(crate) use read::{Listed, list_frames, scan};
 pub(crate) use write::{FinishedPack, PackWriter};
 
 use crate::fields::{Fields, check_version, malformed};
 use crate::frame::Row;
 use crate::id::BlockId;
 use crate::layout::{Content, FORMAT_MAJOR, FORMAT_MINOR};
-use crate::limit::FRAME_BLOCKS_MAX;
-use crate::seal::Cipher;
+use crate::limit::{FRAME_BLOCKS_MAX, FRAME_STORED_MAX};
 use base::Result;
 use base::id::{RepositoryId, WriterId};
 
@@ -84,11 +83,6 @@ impl Header {
     }
 }
 
-/// The cipher as a pack's header says it.
-pub(crate) const fn cipher_code(cipher: Cipher) -> u8 {
-    cipher.code()
-}
-
 /// One frame as a trailer lists it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct FrameEntry {
@@ -123,6 +117,9 @@ fn parse_trailer(bytes: &[u8], count: u32, end: u64) -> Result<Vec<FrameEntry>> 
     let mut at = HEADER as u64;
     for _ in 0..count {
         let (offset, length, rows_count) = (fields.u32()?, fields.u32()?, fields.u32()?);
+        if length as usize > FRAME_STORED_MAX {
+            return Err(fields.wrong("a frame is too long"));
+        }
         if u64::from(offset) != at || rows_count == 0 || rows_count as usize > FRAME_BLOCKS_MAX {
             return Err(fields.wrong("its frames do not follow each other"));
         }
