@@ -10,9 +10,10 @@ use base::random::SeededRandom;
 use base::{Error, Result};
 
 /// All worlds.
-pub const WORLDS: [&str; 10] = [
+pub const WORLDS: [&str; 11] = [
     "crash",
     "crash-again",
+    "kill",
     "sequences",
     "errors",
     "full",
@@ -113,6 +114,13 @@ impl Run {
                 let plan = Crashes {
                     again: 50,
                     random: 1,
+                    ..Crashes::of(&before, &commands)
+                };
+                worlds::crashes(&ground, &plan)
+            }
+            "kill" => {
+                let plan = Crashes {
+                    kills: true,
                     ..Crashes::of(&before, &commands)
                 };
                 worlds::crashes(&ground, &plan)

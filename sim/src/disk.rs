@@ -264,6 +264,14 @@ impl Moment {
         disk
     }
 
+    /// The disk as other processes go on with it, had all processes of before been killed here: it
+    /// looks as if nothing was lost, and what was not synced may still be lost later.
+    pub fn killed(&self) -> SimDisk {
+        let disk = SimDisk::found(self.clone());
+        disk.note("all processes were killed");
+        disk
+    }
+
     /// How many changes of names a crash may lose here.
     pub fn pending_changes(&self) -> usize {
         self.tree.pending_changes()

@@ -92,7 +92,7 @@ pub fn draft(
         files,
         parent,
         consistency: Consistency::Crash,
-        counters: store::point::PointCounters::default(),
+        counters: Default::default(),
         notes: Vec::new(),
     }
 }
@@ -158,13 +158,20 @@ impl Engine for Store {
             None
         };
         let source = MemoryDisk::from(disk.to_vec());
-        let root = match &base {
-            Some(base) => {
-                let changed = pages_that_differ(&repository, base, disk)?;
-                let base = base.disk(DISK)?.root;
-                changed_windows(&repository, &writer, base, &source, &changed)?
-            }
-            None => all_windows(&writer, &source)?,
+        let (root, base) = match base {
+            Some(base) => match pages_that_differ(&repository, &base, disk) {
+                Ok(changed) => {
+                    let on = base.disk(DISK)?.root;
+                    let root = changed_windows(&repository, &writer, on, &source, &changed)?;
+                    (root, Some(base))
+                }
+                // Deleted since it was pinned: its blocks are safe, but it cannot be opened.
+                Err(error) if error.code() == "store.point.not-found" => {
+                    (all_windows(&writer, &source)?, None)
+                }
+                Err(error) => return Err(error),
+            },
+            None => (all_windows(&writer, &source)?, None),
         };
         let file = writer.put_file(CONFIGURATION, label.as_bytes())?;
         let disks = vec![point_disk(DISK, source.size(), root, base.is_some())];

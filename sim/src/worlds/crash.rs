@@ -6,8 +6,8 @@
 
 use super::{Tally, mix, prepare};
 use crate::disk::{Broken, Moment, Outcome, SimDisk};
-use crate::history::{self, Command, Expected, Ground, Standing};
-use crate::oracle::{Questions, judge};
+use crate::history::{self, Command, Expected, Ground, Standing, Step};
+use crate::oracle::{Complaint, Oracle, Questions, judge};
 use base::digest::Digest;
 use std::collections::BTreeSet;
 
@@ -24,6 +24,9 @@ pub struct Crashes {
     pub random: u64,
     /// How often a state is crashed again while it recovers: one state in so many; 0 for never.
     pub again: u64,
+    /// Whether, instead, at each call all processes are killed, others go on, and the machine stops
+    /// then: what the dead had not synced is lost only now.
+    pub kills: bool,
     /// What to ask.
     pub questions: Questions,
     /// Stops after so many states.
@@ -39,6 +42,7 @@ impl Crashes {
             broken: Vec::new(),
             random: 3,
             again: 0,
+            kills: false,
             questions: Questions::ALL,
             most: u64::MAX,
         }
@@ -99,22 +103,50 @@ impl Explorer<'_> {
         disk.record();
         let steps = history::run(self.ground, disk, commands);
         let moments = disk.moments();
-        // With promises kept, commands on a disk without faults succeed.
-        if let Some(failed) = steps.iter().find(|step| step.failed.is_some()) {
-            let what = format!("{} failed: {:?}", failed.command, failed.failed);
-            let verdict = Err(crate::oracle::Complaint::new(
-                crate::oracle::Oracle::Commands,
-                what,
-            ));
-            return self.tally.count(disk, || format!("{name}running"), verdict);
+        if let Some(complaint) = refused(&steps) {
+            return self
+                .tally
+                .count(disk, || format!("{name}running"), Err(complaint));
         }
         for (index, moment) in moments.iter().enumerate() {
             let expected = history::expected(before, &steps, moment.events);
+            if self.plan.kills {
+                if !self.killed(moment, &expected, index as u64) {
+                    return false;
+                }
+                continue;
+            }
             for outcome in self.outcomes(moment, index as u64) {
                 let name = format!("{name}crash at change {index}, {outcome:?}");
                 if !self.judge(moment, outcome, &expected, &name, deeper) {
                     return false;
                 }
+            }
+        }
+        true
+    }
+
+    /// Processes are killed here, others work on, then the power goes.
+    fn killed(&mut self, moment: &Moment, expected: &Expected, index: u64) -> bool {
+        let disk = moment.killed();
+        let next = expected.keys().max().copied().unwrap_or(0) + 1;
+        let commands = [Command::Backup(next), Command::Collect, Command::Collect];
+        let steps = history::run(self.ground, &disk, &commands);
+        let expected = history::expected(expected, &steps, disk.events_logged());
+        if let Some(complaint) = refused(&steps) {
+            let name = || format!("killed at change {index}, then");
+            return self.tally.count(&disk, name, Err(complaint));
+        }
+        let seed = mix(&[self.ground.seed, index]);
+        for outcome in [Outcome::Nothing, Outcome::NamesOnly, Outcome::Random(seed)] {
+            if self.tally.states >= self.plan.most {
+                return false;
+            }
+            let found = disk.crash(outcome);
+            let verdict = judge(self.ground, &found, &expected, next, self.plan.questions);
+            let name = || format!("killed at change {index}, worked on, then {outcome:?}");
+            if !self.tally.count(&found, name, verdict) {
+                return false;
             }
         }
         true
@@ -172,4 +204,11 @@ impl Explorer<'_> {
         }
         goes_on
     }
+}
+
+/// On a disk without faults commands succeed.
+fn refused(steps: &[Step]) -> Option<Complaint> {
+    let failed = steps.iter().find(|step| step.failed.is_some())?;
+    let what = format!("{} failed: {:?}", failed.command, failed.failed);
+    Some(Complaint::new(Oracle::Commands, what))
 }

@@ -39,6 +39,11 @@ fn survives_a_crash_of_its_recovery() {
 }
 
 #[test]
+fn what_the_dead_left_unsynced_is_not_relied_upon() {
+    right("kill", &run("kill", "store-changed", 0), 300);
+}
+
+#[test]
 fn survives_crashes_in_all_short_sequences_of_commands() {
     let tally = run("sequences", "store-changed", 0);
     right("sequences", &tally, 1000);
