@@ -23,9 +23,9 @@ mod probe;
 pub mod qcow2;
 pub mod raw;
 mod reference;
-pub mod vhd;
-pub mod vhdx;
-pub mod vmdk;
+mod vhd;
+mod vhdx;
+mod vmdk;
 
 pub use file::Access;
 pub use image::{

@@ -18,7 +18,6 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-pub use reader::Qcow2Reader;
 pub use writer::{Qcow2Writer, create};
 
 pub(crate) use reader::open;

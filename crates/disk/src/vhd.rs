@@ -11,8 +11,6 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use reader::VhdReader;
-
 pub(crate) use reader::open;
 
 use base::{Error, Kind};

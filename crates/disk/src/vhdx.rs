@@ -19,8 +19,6 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use reader::VhdxReader;
-
 pub(crate) use reader::open;
 
 use base::block::BlockRead;

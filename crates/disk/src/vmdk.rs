@@ -15,8 +15,6 @@ mod reader;
 #[cfg(test)]
 mod tests;
 
-pub use reader::VmdkReader;
-
 pub(crate) use reader::open;
 
 use base::{Error, Kind};

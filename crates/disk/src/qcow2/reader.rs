@@ -22,7 +22,7 @@ use std::sync::Arc;
 const UNPACKED_MAX: u64 = 4 * MIB;
 
 /// A qcow2 image open for reading.
-pub struct Qcow2Reader {
+struct Qcow2Reader {
     size: u64,
     cluster_size: u64,
     compression: Compression,

@@ -18,7 +18,7 @@ use base::{Error, Kind, Result};
 use std::sync::Arc;
 
 /// A VHD open for reading.
-pub struct VhdReader {
+struct VhdReader {
     size: u64,
     /// `None` where the disk is fixed: then the file is the disk.
     table: Option<Table>,

@@ -21,7 +21,7 @@ use base::{Error, Kind, Result};
 use std::sync::Arc;
 
 /// A VHDX open for reading.
-pub struct VhdxReader {
+struct VhdxReader {
     size: u64,
     table: Table,
     file: Arc<dyn BlockRead>,

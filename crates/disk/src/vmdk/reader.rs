@@ -19,7 +19,7 @@ use base::{Error, Kind, Result};
 use std::sync::Arc;
 
 /// A VMware disk open for reading.
-pub struct VmdkReader {
+struct VmdkReader {
     size: u64,
     pieces: Vec<Piece>,
     parent: Option<Arc<dyn BlockRead>>,

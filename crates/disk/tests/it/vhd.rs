@@ -38,6 +38,38 @@ fn vhd_disks_read_the_same() {
     }
 }
 
+/// Without being told the size QEMU rounds it up to what cylinders, heads and sectors can say.
+#[test]
+fn a_vhd_with_a_geometry_reads_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let raw = write_raw(folder.path(), "source.raw", &content(310, 5 * MIB + 512));
+    let (image, flat) = (
+        folder.path().join("image.vhd"),
+        folder.path().join("flat.raw"),
+    );
+    qemu::img(&[
+        "convert",
+        "-f",
+        "raw",
+        "-O",
+        "vpc",
+        text(&raw),
+        text(&image),
+    ]);
+    qemu::img(&[
+        "convert",
+        "-f",
+        "vpc",
+        "-O",
+        "raw",
+        text(&image),
+        text(&flat),
+    ]);
+    let expected = std::fs::read(&flat).unwrap();
+    assert!(expected.len() as u64 > 5 * MIB + 512);
+    assert_holds(&disk::open(&image).unwrap(), &expected, "geometry");
+}
+
 #[test]
 fn vhdx_disks_read_the_same() {
     let variants = [
