@@ -52,6 +52,16 @@ struct Consoles {
     site: Arc<Site>,
 }
 
+impl Consoles {
+    /// Who asks, for the record: people of this host need no address.
+    fn who(&self, call: &Call<ConsoleResponse>) -> String {
+        match call.peer().identity() {
+            Some(peer) if peer.host == self.site.host => "console".to_owned(),
+            _ => call.peer().to_string(),
+        }
+    }
+}
+
 impl Service for Consoles {
     type Request = ConsoleRequest;
     type Response = ConsoleResponse;
@@ -61,7 +71,7 @@ impl Service for Consoles {
         request: ConsoleRequest,
         call: Call<ConsoleResponse>,
     ) -> Result<ConsoleResponse> {
-        console::answer(&self.site, &call.peer().to_string(), request).await
+        console::answer(&self.site, &self.who(&call), request).await
     }
 }
 

@@ -75,6 +75,7 @@ async fn serve(args: &Args) -> Result<()> {
             server: address.clone(),
         },
         dialer: Dialer::new(identity, options),
+        host: state.host()?,
         clock: Arc::new(OsClock),
         random,
     }));

@@ -8,7 +8,7 @@ use crate::live::Live;
 use crate::resources::Limits;
 use crate::secrets::Secrets;
 use base::clock::{Clock, Timestamp};
-use base::id::{RepositoryId, SessionId};
+use base::id::{HostId, RepositoryId, SessionId};
 use base::random::Random;
 use base::{Error, Kind, Result};
 use protocol::Dialer;
@@ -27,6 +27,8 @@ pub struct Site {
     pub launch: Launch,
     /// How other processes are reached.
     pub dialer: Dialer,
+    /// The host this server runs on.
+    pub host: HostId,
     /// Who may use how much.
     pub limits: Limits,
     /// Who follows what.
@@ -51,6 +53,8 @@ pub struct Parts {
     pub launch: Launch,
     /// How other processes are reached.
     pub dialer: Dialer,
+    /// The host this server runs on.
+    pub host: HostId,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Randomness.
@@ -65,6 +69,7 @@ impl Site {
             secrets: parts.secrets,
             launch: parts.launch,
             dialer: parts.dialer,
+            host: parts.host,
             limits: Limits::default(),
             live: Live::default(),
             started: parts.clock.now(),

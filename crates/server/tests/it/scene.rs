@@ -78,6 +78,7 @@ impl Scene {
                 server: "127.0.0.1:1".into(),
             },
             dialer: Dialer::new(identity, LinkOptions::default()),
+            host: state.host().unwrap(),
             clock: clock.clone(),
             random,
         });
