@@ -24,6 +24,8 @@ use base::{Error, Kind, Result};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+/// How often a job that ends is looked at.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// How long an aborted job may take to end.
 const END_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -160,9 +162,7 @@ pub(super) fn delete_tracker(
     domain: &DomainRef,
     name: &str,
 ) -> Result<bool> {
-    let listed = connection
-        .list_checkpoints(domain)
-        .said(domain, "listing checkpoints")?;
+    let listed = checkpoint::names(connection, domain)?;
     if !listed.iter().any(|other| other == name) {
         return Ok(false);
     }
@@ -318,56 +318,88 @@ impl Libvirt {
         token: &Token,
         keep: Keep,
     ) -> Result<()> {
-        self.stop_job(connection, domain, token)?;
+        let scratch = Scratch::new(&self.options)?;
+        stop_job(connection, domain, token)?;
+        if keep == Keep::Nothing && scratch.remove(token)? {
+            // A process that was killed may have asked for a backup that is only now beginning. Without
+            // the folder none can begin any more; what began before is seen by now, or a job runs.
+            settle(connection, domain, token)?;
+        }
         let deleted = match keep {
             Keep::Tracker => Ok(()),
             Keep::Nothing => delete_tracker(connection, domain, token.as_str()).map(drop),
         };
         // Everything is tried, whatever failed before; the first failure is reported.
         let released = hold::release(connection, domain, token);
-        let removed = Scratch::new(&self.options)?.remove(token);
+        let removed = scratch.remove(token);
         deleted.and(released.map(drop)).and(removed.map(drop))
     }
+}
 
-    /// Aborts the job if it carries the token, which is the only way a pull-mode backup ends.
-    pub(super) fn stop_job(
-        &self,
-        connection: &Connection,
-        domain: &DomainRef,
-        token: &Token,
-    ) -> Result<bool> {
-        let ours = |running: &Option<RunningBackup>| {
-            running
-                .as_ref()
-                .is_some_and(|running| running.token.as_ref() == Some(token))
-        };
-        if !ours(&running(connection, domain)?) {
-            return Ok(false);
-        }
+fn is_of(running: Option<&RunningBackup>, token: &Token) -> bool {
+    running.is_some_and(|running| running.token.as_ref() == Some(token))
+}
+
+/// Aborts the job if it carries the token, which is the only way a pull-mode backup ends.
+fn stop_job(connection: &Connection, domain: &DomainRef, token: &Token) -> Result<()> {
+    if !is_of(running(connection, domain)?.as_ref(), token) {
+        return Ok(());
+    }
+    let begun = Instant::now();
+    loop {
         match connection.abort_job(domain) {
             Ok(()) => {}
-            // It ended by itself just now, or somebody else is ending it; the loop below sees.
+            // It ended by itself just now, or is only beginning; looking again tells.
             Err(Failure::Refused(refusal)) if refusal.code == code::OPERATION_INVALID => {}
             Err(failure) => return Err(failure.into_error(&domain.name, "ending the backup")),
         }
-        let begun = Instant::now();
-        while ours(&running(connection, domain)?) {
-            if begun.elapsed() > END_TIMEOUT {
-                let what = format!("the backup {token} does not end on {}", domain.name);
-                return Err(
-                    Error::new(Kind::Timeout, "platform.backup.end-timeout", what)
-                        .hint("see `virsh domjobinfo` on that host"),
-                );
+        std::thread::sleep(LOOK_AGAIN);
+        if !is_of(running(connection, domain)?.as_ref(), token) {
+            break;
+        }
+        if begun.elapsed() > END_TIMEOUT {
+            let what = format!("the backup {token} does not end on {}", domain.name);
+            return Err(
+                Error::new(Kind::Timeout, "platform.backup.end-timeout", what)
+                    .hint("see `virsh domjobinfo` on that host"),
+            );
+        }
+    }
+    // A full scratch space stops the guest; with the job gone its writes go through again.
+    if power_of(connection, domain)? == Power::Stalled {
+        connection
+            .resume(domain)
+            .said(domain, "letting the machine go on")?;
+    }
+    Ok(())
+}
+
+/// Waits until no backup of this token can be beginning any more, and stops it if it did begin.
+pub(super) fn settle(connection: &Connection, domain: &DomainRef, token: &Token) -> Result<()> {
+    let begun = Instant::now();
+    loop {
+        match running(connection, domain)? {
+            Some(backup) if backup.token.as_ref() == Some(token) => {
+                return stop_job(connection, domain, token);
             }
-            std::thread::sleep(Duration::from_millis(50));
+            Some(_) => return Ok(()),
+            None => {}
         }
-        // A full scratch space stops the guest; with the job gone its writes go through again.
-        if power_of(connection, domain)? == Power::Stalled {
-            connection
-                .resume(domain)
-                .said(domain, "letting the machine go on")?;
+        match connection.job_kind(domain) {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            Err(Failure::Refused(refusal)) if refusal.is_inactive() => return Ok(()),
+            Err(failure) => {
+                return Err(failure.into_error(&domain.name, "asking for running jobs"));
+            }
         }
-        Ok(true)
+        if begun.elapsed() > END_TIMEOUT {
+            return Err(failure::busy(
+                &domain.name,
+                "libvirt runs another job on it",
+            ));
+        }
+        std::thread::sleep(LOOK_AGAIN);
     }
 }
 

@@ -10,6 +10,7 @@ use super::remote::DomainRef;
 use crate::contract::{DiskTracker, FullCause, MachineKey, Token, Tracker};
 use base::Result;
 use base::size::ByteCount;
+use std::time::{Duration, Instant};
 
 /// Why a tracker is not believed.
 pub struct Doubt {
@@ -35,11 +36,32 @@ pub fn document(connection: &Connection, domain: &DomainRef, name: &str) -> Resu
         .said(domain, "reading a checkpoint")
 }
 
+/// How long a checkpoint may be half made.
+const HALF_MADE_MAX: Duration = Duration::from_secs(10);
+
+/// The names of all checkpoints of a machine, parents first.
+///
+/// While another connection's backup begins, libvirt lists its new checkpoint before that has a name, and
+/// fails over it; that passes.
+pub fn names(connection: &Connection, domain: &DomainRef) -> Result<Vec<String>> {
+    let begun = Instant::now();
+    loop {
+        match connection.list_checkpoints(domain) {
+            Err(failure)
+                if failure.code() == Some(code::INVALID_ARG) && begun.elapsed() < HALF_MADE_MAX =>
+            {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            // Other hypervisors behind libvirt have no checkpoints.
+            Err(failure) if failure.code() == Some(code::NO_SUPPORT) => return Ok(Vec::new()),
+            answer => return answer.said(domain, "listing checkpoints"),
+        }
+    }
+}
+
 /// All checkpoints of a machine, parents first.
 pub fn trackers(connection: &Connection, domain: &DomainRef) -> Result<Vec<Tracker>> {
-    let names = connection
-        .list_checkpoints(domain)
-        .said(domain, "listing checkpoints")?;
+    let names = names(connection, domain)?;
     let mut trackers = Vec::with_capacity(names.len());
     for name in names {
         let xml = match connection.checkpoint_xml(domain, &name, flag::CHECKPOINT_XML_NO_DOMAIN) {
@@ -133,9 +155,7 @@ pub fn verify(
         return Ok(Some(Doubt::new(FullCause::Moved, reason)));
     }
     let name = base.name.as_str();
-    let listed = connection
-        .list_checkpoints(domain)
-        .said(domain, "listing checkpoints")?;
+    let listed = names(connection, domain)?;
     let known = listed.iter().any(|other| other == name);
     let xml = if known {
         document(connection, domain, name)?

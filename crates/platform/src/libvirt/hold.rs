@@ -70,15 +70,19 @@ pub fn release(connection: &Connection, domain: &DomainRef, token: &Token) -> Re
     if holder(connection, domain)?.as_ref() != Some(token) {
         return Ok(false);
     }
-    match power_of(connection, domain)? {
-        Power::Paused | Power::Stalled => destroy(connection, domain)?,
-        Power::Running => {
-            // The running copy carries the mark too. It is only cosmetic there.
-            let _ = unmark(connection, domain, flag::AFFECT_LIVE);
-        }
-        Power::Off => {}
+    if power_of(connection, domain)? == Power::Running {
+        // Somebody let it go on. The running copy carries the mark too; it is only cosmetic there.
+        let _ = unmark(connection, domain, flag::AFFECT_LIVE);
+        unmark(connection, domain, flag::AFFECT_CONFIG)?;
+        return Ok(true);
     }
+    // Off before the mark goes, so that a crash in between leaves a mark and not a paused machine; and
+    // once more after it: the change of the definition waited for a start that was still under way.
+    destroy(connection, domain)?;
     unmark(connection, domain, flag::AFFECT_CONFIG)?;
+    if power_of(connection, domain)? == Power::Paused {
+        destroy(connection, domain)?;
+    }
     Ok(true)
 }
 

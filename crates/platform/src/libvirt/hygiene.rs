@@ -4,10 +4,9 @@
 //! Refuses to know: which runs are still alive; whoever calls knows.
 
 use super::connection::Connection;
-use super::procedure::code;
 use super::remote::DomainRef;
 use super::scratch::Scratch;
-use super::{Failure, Libvirt, Said, backup, hold};
+use super::{Libvirt, backup, checkpoint, hold};
 use crate::contract::{Hygiene, Keep, MachineKey, Resource, ResourceKind, Token};
 use base::{Kind, Result};
 
@@ -42,6 +41,15 @@ impl Hygiene for Libvirt {
 
     fn clean_up(&self, token: &Token, keep: Keep) -> Result<Vec<Resource>> {
         let mut found = self.resources_of(token)?;
+        let scratch = Scratch::new(&self.options)?;
+        if keep == Keep::Nothing && scratch.remove(token)? {
+            // Which machine a folder without a backup belonged to is not known: see on all that none
+            // begins one, and then look again.
+            self.settle_all(token)?;
+            found.extend(self.resources_of(token)?);
+            found.sort();
+            found.dedup();
+        }
         if keep == Keep::Tracker {
             found.retain(|resource| resource.kind != ResourceKind::Tracker);
         }
@@ -57,8 +65,24 @@ impl Hygiene for Libvirt {
                 Err(error) => return Err(error),
             }
         }
-        Scratch::new(&self.options)?.remove(token)?;
+        scratch.remove(token)?;
         Ok(found)
+    }
+}
+
+impl Libvirt {
+    fn settle_all(&self, token: &Token) -> Result<()> {
+        let connection = self.connection()?;
+        let domains = connection
+            .list_domains()
+            .map_err(|failure| failure.into_error("the host", "listing machines"))?;
+        for domain in domains.iter().filter(|domain| domain.id >= 0) {
+            match backup::settle(&connection, domain, token) {
+                Err(error) if error.kind() == Kind::NotFound => {}
+                settled => settled?,
+            }
+        }
+        Ok(())
     }
 }
 
@@ -80,12 +104,7 @@ fn resources_on(connection: &Connection, domain: &DomainRef) -> Result<Vec<Resou
     if let Some(token) = hold::holder(connection, domain)? {
         push(token, ResourceKind::HeldMachine, domain.name.clone());
     }
-    let names = match connection.list_checkpoints(domain) {
-        // Other hypervisors behind libvirt have no checkpoints.
-        Err(Failure::Refused(refusal)) if refusal.code == code::NO_SUPPORT => Vec::new(),
-        answer => answer.said(domain, "listing checkpoints")?,
-    };
-    for name in names {
+    for name in checkpoint::names(connection, domain)? {
         if let Some(token) = Token::recognise(&name) {
             push(token, ResourceKind::Tracker, name);
         }

@@ -110,6 +110,7 @@ pub mod code {
     #![allow(missing_docs)]
     pub const INTERNAL_ERROR: i32 = 1;
     pub const NO_SUPPORT: i32 = 3;
+    pub const INVALID_ARG: i32 = 8;
     pub const OPERATION_FAILED: i32 = 9;
     pub const XML_ERROR: i32 = 27;
     pub const DOMAIN_EXISTS: i32 = 28;

@@ -104,11 +104,11 @@ impl<'a> Scratch<'a> {
                 .mode(0o711)
                 .create(self.base)?;
             std::fs::DirBuilder::new().mode(0o700).create(&folder)?;
-            if let Some((user, group)) = owner {
-                let now = std::fs::metadata(&folder)?;
-                if (now.uid(), now.gid()) != (user, group) {
-                    std::os::unix::fs::chown(&folder, Some(user), Some(group))?;
-                }
+            // Ours as it is made where QEMU runs as the same user; its group is then the site's choice.
+            if let Some((user, group)) = owner
+                && std::fs::metadata(&folder)?.uid() != user
+            {
+                std::os::unix::fs::chown(&folder, Some(user), Some(group))?;
             }
             // Set last and explicitly: the umask must not decide.
             std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(MODE))

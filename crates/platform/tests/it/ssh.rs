@@ -7,7 +7,6 @@ use base::size::{ByteRange, MIB};
 use platform::conformance::Subject;
 use platform::contract::{BackupRequest, Backups, DiskRequest, Hygiene, Inventory, Keep};
 use platform::libvirt::{Libvirt, Options};
-use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -119,9 +118,7 @@ fn a_machine_on_another_host_is_backed_up_over_ssh() {
     let options = sshd.options(&lab, "known");
     // The lab's QEMU runs as another user than the one who logs in here; on real hosts the folder is
     // given to QEMU's user. A folder that hands down its group does the same.
-    std::fs::create_dir(&options.scratch).unwrap();
-    chown(&options.scratch, None, lab.user()).unwrap();
-    std::fs::set_permissions(&options.scratch, std::fs::Permissions::from_mode(0o2775)).unwrap();
+    lab.open_scratch("remote-scratch");
 
     let libvirt = Libvirt::connect(options.clone()).unwrap();
     assert_eq!(libvirt.machine(&machine.key).unwrap().name, machine.name);
