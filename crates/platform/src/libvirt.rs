@@ -6,7 +6,7 @@
 //!
 //! From the wire upwards: `xdr`, `frame`, `connection`, `remote`; beside them `address`, `transport`,
 //! `event`, `refusal`, `procedure`. Over them one room for each part of the contract: `domain`
-//! (inventory, power), `agent`, `backup` with `checkpoint` and `scratch`, `hold` (machines that are
+//! (inventory, power), `agent`, `backup` with `job`, `checkpoint` and `scratch`, `hold` (machines that are
 //! off), `restore` with `rewrite`, and `hygiene`.
 
 pub mod address;
@@ -21,6 +21,7 @@ pub mod event;
 pub mod frame;
 mod hold;
 mod hygiene;
+mod job;
 pub mod procedure;
 mod refusal;
 pub mod remote;

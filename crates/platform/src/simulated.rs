@@ -5,6 +5,7 @@
 //! make anew, vanish, and lose the connection at any step.
 //! Refuses to know: real time and real randomness. One seed gives one history.
 
+mod backups;
 mod contract;
 mod disk;
 mod state;
@@ -19,6 +20,9 @@ use base::{Error, Kind, Result};
 use state::{Machine, State};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+/// Why a disk that was made untrackable is read whole.
+const NOT_TRACKABLE: &str = "the simulated disk is told not to be tracked";
 
 /// What goes wrong from now on.
 #[derive(Clone, Debug, Default)]

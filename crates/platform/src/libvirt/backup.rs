@@ -9,6 +9,7 @@ use super::connection::{Connection, Failure};
 use super::domain::{describe, power_of};
 use super::domain_xml::DiskXml;
 use super::hold;
+use super::job;
 use super::procedure::code;
 use super::remote::DomainRef;
 use super::scratch::Scratch;
@@ -22,18 +23,12 @@ use base::limit::{DISKS_PER_MACHINE_MAX, NAME_LENGTH_MAX};
 use base::size::ByteCount;
 use base::{Error, Kind, Result};
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
-
-/// How often a job that ends is looked at.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// How long an aborted job may take to end.
-const END_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Backups for Libvirt {
     fn begin_backup(&self, request: &BackupRequest) -> Result<Backup> {
         check_request(request)?;
         let (connection, domain) = self.domain(&request.machine)?;
-        refuse_if_busy(&connection, &domain)?;
+        job::refuse_if_busy(&connection, &domain)?;
         let begun = self.begin(&connection, &domain, request);
         if begun.is_err() {
             // What cannot be removed now is found by its token later.
@@ -55,7 +50,7 @@ impl Backups for Libvirt {
 
     fn running_backup(&self, machine: &MachineKey) -> Result<Option<RunningBackup>> {
         let (connection, domain) = self.domain(machine)?;
-        running(&connection, &domain)
+        job::running(&connection, &domain)
     }
 
     fn strain(&self, machine: &MachineKey, token: &Token) -> Result<Strain> {
@@ -121,39 +116,6 @@ fn check_request(request: &BackupRequest) -> Result<()> {
         ));
     }
     Ok(())
-}
-
-/// libvirt would refuse too, but only after half a minute.
-fn refuse_if_busy(connection: &Connection, domain: &DomainRef) -> Result<()> {
-    if let Some(running) = running(connection, domain)? {
-        return Err(failure::busy(&domain.name, &running.description));
-    }
-    match connection.job_kind(domain) {
-        Ok(0) => Ok(()),
-        Ok(_) => Err(failure::busy(
-            &domain.name,
-            "libvirt runs another job on it",
-        )),
-        Err(Failure::Refused(refusal)) if refusal.is_inactive() => Ok(()),
-        Err(failure) => Err(failure.into_error(&domain.name, "asking for running jobs")),
-    }
-}
-
-pub(super) fn running(
-    connection: &Connection,
-    domain: &DomainRef,
-) -> Result<Option<RunningBackup>> {
-    let Some(xml) = connection
-        .backup_xml(domain)
-        .said(domain, "asking for a running backup")?
-    else {
-        return Ok(None);
-    };
-    let running = backup_xml::read_running(&xml)?;
-    Ok(Some(RunningBackup {
-        token: running.token,
-        description: running.description,
-    }))
 }
 
 /// Deletes a tracker, if need be by holding a machine that is off.
@@ -319,11 +281,11 @@ impl Libvirt {
         keep: Keep,
     ) -> Result<()> {
         let scratch = Scratch::new(&self.options)?;
-        stop_job(connection, domain, token)?;
+        job::stop_job(connection, domain, token)?;
         if keep == Keep::Nothing && scratch.remove(token)? {
             // A process that was killed may have asked for a backup that is only now beginning. Without
             // the folder none can begin any more; what began before is seen by now, or a job runs.
-            settle(connection, domain, token)?;
+            job::settle(connection, domain, token)?;
         }
         let deleted = match keep {
             Keep::Tracker => Ok(()),
@@ -333,73 +295,6 @@ impl Libvirt {
         let released = hold::release(connection, domain, token);
         let removed = scratch.remove(token);
         deleted.and(released.map(drop)).and(removed.map(drop))
-    }
-}
-
-fn is_of(running: Option<&RunningBackup>, token: &Token) -> bool {
-    running.is_some_and(|running| running.token.as_ref() == Some(token))
-}
-
-/// Aborts the job if it carries the token, which is the only way a pull-mode backup ends.
-fn stop_job(connection: &Connection, domain: &DomainRef, token: &Token) -> Result<()> {
-    if !is_of(running(connection, domain)?.as_ref(), token) {
-        return Ok(());
-    }
-    let begun = Instant::now();
-    loop {
-        match connection.abort_job(domain) {
-            Ok(()) => {}
-            // It ended by itself just now, or is only beginning; looking again tells.
-            Err(Failure::Refused(refusal)) if refusal.code == code::OPERATION_INVALID => {}
-            Err(failure) => return Err(failure.into_error(&domain.name, "ending the backup")),
-        }
-        std::thread::sleep(LOOK_AGAIN);
-        if !is_of(running(connection, domain)?.as_ref(), token) {
-            break;
-        }
-        if begun.elapsed() > END_TIMEOUT {
-            let what = format!("the backup {token} does not end on {}", domain.name);
-            return Err(
-                Error::new(Kind::Timeout, "platform.backup.end-timeout", what)
-                    .hint("see `virsh domjobinfo` on that host"),
-            );
-        }
-    }
-    // A full scratch space stops the guest; with the job gone its writes go through again.
-    if power_of(connection, domain)? == Power::Stalled {
-        connection
-            .resume(domain)
-            .said(domain, "letting the machine go on")?;
-    }
-    Ok(())
-}
-
-/// Waits until no backup of this token can be beginning any more, and stops it if it did begin.
-pub(super) fn settle(connection: &Connection, domain: &DomainRef, token: &Token) -> Result<()> {
-    let begun = Instant::now();
-    loop {
-        match running(connection, domain)? {
-            Some(backup) if backup.token.as_ref() == Some(token) => {
-                return stop_job(connection, domain, token);
-            }
-            Some(_) => return Ok(()),
-            None => {}
-        }
-        match connection.job_kind(domain) {
-            Ok(0) => return Ok(()),
-            Ok(_) => {}
-            Err(Failure::Refused(refusal)) if refusal.is_inactive() => return Ok(()),
-            Err(failure) => {
-                return Err(failure.into_error(&domain.name, "asking for running jobs"));
-            }
-        }
-        if begun.elapsed() > END_TIMEOUT {
-            return Err(failure::busy(
-                &domain.name,
-                "libvirt runs another job on it",
-            ));
-        }
-        std::thread::sleep(LOOK_AGAIN);
     }
 }
 

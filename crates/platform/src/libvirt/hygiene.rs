@@ -6,7 +6,7 @@
 use super::connection::Connection;
 use super::remote::DomainRef;
 use super::scratch::Scratch;
-use super::{Libvirt, backup, checkpoint, hold};
+use super::{Libvirt, checkpoint, hold, job};
 use crate::contract::{Hygiene, Keep, MachineKey, Resource, ResourceKind, Token};
 use base::{Kind, Result};
 
@@ -77,7 +77,7 @@ impl Libvirt {
             .list_domains()
             .map_err(|failure| failure.into_error("the host", "listing machines"))?;
         for domain in domains.iter().filter(|domain| domain.id >= 0) {
-            match backup::settle(&connection, domain, token) {
+            match job::settle(&connection, domain, token) {
                 Err(error) if error.kind() == Kind::NotFound => {}
                 settled => settled?,
             }
@@ -98,7 +98,7 @@ fn resources_on(connection: &Connection, domain: &DomainRef) -> Result<Vec<Resou
             name,
         });
     };
-    if let Some(token) = backup::running(connection, domain)?.and_then(|running| running.token) {
+    if let Some(token) = job::running(connection, domain)?.and_then(|running| running.token) {
         push(token, ResourceKind::Backup, domain.name.clone());
     }
     if let Some(token) = hold::holder(connection, domain)? {
