@@ -4,8 +4,8 @@
 //! in which order things become durable. Refuses to know: backing images, compression.
 //!
 //! # Order
-//! Data is durable before the counts and tables that name it; counts before L2 tables, L2 tables
-//! before the L1 table; and a cluster is reused only when no durable table names it any more. So
+//! Data and counts are durable before the L2 tables that name the data, L2 tables before the L1
+//! table; and a cluster is reused only when no durable table names it any more. So
 //! at every moment the file is a sound image that holds at least what the last
 //! [`flush`](BlockWrite::flush) kept; a crash may leak clusters but never shares or loses one.
 
@@ -420,6 +420,8 @@ impl BlockWrite for Qcow2Writer {
     }
 
     fn flush(&self) -> Result<()> {
+        // The bulk of the data, while others may still write. The sync that orders data before the
+        // tables that name it is the first one of `store_tables`.
         if let Err(error) = self.file.sync() {
             self.state().failed = true;
             return Err(error);
