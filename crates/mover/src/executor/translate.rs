@@ -132,7 +132,7 @@ pub fn stored_consistency(consistency: Consistency) -> store::Consistency {
     }
 }
 
-fn counters(stored: &store::point::PointCounters) -> Counters {
+fn counters(stored: &store::PointCounters) -> Counters {
     Counters {
         processed: stored.processed,
         done: stored.processed,
@@ -144,8 +144,8 @@ fn counters(stored: &store::point::PointCounters) -> Counters {
 }
 
 /// Counters as the repository keeps them.
-pub fn stored_counters(counters: &Counters) -> store::point::PointCounters {
-    store::point::PointCounters {
+pub fn stored_counters(counters: &Counters) -> store::PointCounters {
+    store::PointCounters {
         processed: counters.processed,
         read: counters.read,
         transferred: counters.transferred,
