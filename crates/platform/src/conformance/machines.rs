@@ -130,26 +130,13 @@ pub fn provision(platform: &dyn Platform, subject: &dyn Subject) -> Result<()> {
     let key = subject.machine();
     let definition = platform.definition(&key)?;
     let target = subject.target();
-    let name = "conformance restored";
     let path = subject.place("conformance-restored.raw")?;
-    let identity = Identity::New(Uuid::from_u128(0x7d4c_2f7e_0000_4000_8000_0000_0000_0001));
-    let placement = DiskPlacement {
-        target: target.clone(),
-        path: path.clone(),
-        format: "raw".to_owned(),
-    };
-    let options = ProvisionOptions {
-        name: Some(name.to_owned()),
-        identity,
-        disks: vec![placement],
-        networks: Networks::Disconnected,
-        addresses: Addresses::Renew,
-        nvram: None,
-    };
+    let options = restore_as("conformance restored", &target, &path);
     let made = platform.provision(&definition, &options)?.machine;
     let found = platform.machine(&made.key)?;
+    let named = options.name.as_ref() == Some(&found.name);
     promise(
-        found.name == name && found.power == Power::Off,
+        named && found.power == Power::Off,
         "the new machine is another one",
     )?;
     promise(
@@ -175,18 +162,9 @@ pub fn provision(platform: &dyn Platform, subject: &dyn Subject) -> Result<()> {
         platform.machine(&key)? == before,
         "provisioning changed the machine it came from",
     )?;
-    let strange = DiskPlacement {
-        target: "strange".into(),
-        path,
-        format: "raw".into(),
-    };
-    let options = ProvisionOptions {
-        name: Some("conformance strange".to_owned()),
-        disks: vec![strange],
-        ..options
-    };
+    let strange = restore_as("conformance strange", "strange", &path);
     refused(
-        platform.provision(&definition, &options),
+        platform.provision(&definition, &strange),
         "platform.provision.disk-unknown",
         "a disk that was not saved",
     )?;
@@ -197,4 +175,20 @@ pub fn provision(platform: &dyn Platform, subject: &dyn Subject) -> Result<()> {
         "platform.machine.unknown",
         "an undefined machine",
     )
+}
+
+/// A new machine with one raw disk and its network cables pulled.
+fn restore_as(name: &str, target: &str, path: &str) -> ProvisionOptions {
+    ProvisionOptions {
+        name: Some(name.to_owned()),
+        identity: Identity::New(Uuid::from_u128(0x7d4c_2f7e_0000_4000_8000_0000_0000_0001)),
+        disks: vec![DiskPlacement {
+            target: target.to_owned(),
+            path: path.to_owned(),
+            format: "raw".to_owned(),
+        }],
+        networks: Networks::Disconnected,
+        addresses: Addresses::Renew,
+        nvram: None,
+    }
 }
