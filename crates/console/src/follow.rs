@@ -22,7 +22,11 @@ pub struct Wait {
 impl Wait {
     /// Shows the session as the command wants it; the exit code.
     pub fn show(self, server: &Server, session: &Session) -> Result<u8> {
-        if self.no_wait { started(server, session) } else { follow(server, session) }
+        if self.no_wait {
+            started(server, session)
+        } else {
+            follow(server, session)
+        }
     }
 }
 
@@ -45,8 +49,17 @@ pub fn follow(server: &Server, session: &Session) -> Result<u8> {
     let mut view = View::new(server.json());
     let (mut seen, mut line) = (0, 0);
     loop {
-        let request = ConsoleRequest::SessionFollow { session: session.id, seen, line };
-        let ConsoleResponse::Followed { session, lines, revision } = server.ask(&request)? else {
+        let request = ConsoleRequest::SessionFollow {
+            session: session.id,
+            seen,
+            line,
+        };
+        let ConsoleResponse::Followed {
+            session,
+            lines,
+            revision,
+        } = server.ask(&request)?
+        else {
             return Err(unexpected(&ConsoleResponse::Done));
         };
         seen = revision;
@@ -82,9 +95,16 @@ struct View {
 impl View {
     fn new(json: bool) -> Self {
         let live = !json && std::io::stderr().is_terminal();
-        let target =
-            if live { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        Self { json, bars: MultiProgress::with_draw_target(target), of_task: HashMap::new() }
+        let target = if live {
+            ProgressDrawTarget::stderr()
+        } else {
+            ProgressDrawTarget::hidden()
+        };
+        Self {
+            json,
+            bars: MultiProgress::with_draw_target(target),
+            of_task: HashMap::new(),
+        }
     }
 
     fn update(&mut self, session: &Session, lines: &[LogLine]) -> Result<()> {
@@ -152,9 +172,17 @@ pub fn draw_line(line: &LogLine) -> String {
     } else {
         format!("{}: ", show::clean(&line.subject))
     };
-    let code = if line.level == Level::Info { String::new() } else { format!(" [{}]", line.code) };
+    let code = if line.level == Level::Info {
+        String::new()
+    } else {
+        format!(" [{}]", line.code)
+    };
     let time = show::time(line.time);
-    format!("{} {mark} {subject}{}{code}", &time[time.len().saturating_sub(8)..], show::clean(&line.text))
+    format!(
+        "{} {mark} {subject}{}{code}",
+        &time[time.len().saturating_sub(8)..],
+        show::clean(&line.text)
+    )
 }
 
 /// How a session ended, on one line.
@@ -163,7 +191,12 @@ pub fn summary(session: &Session) -> String {
         (Some(started), Some(ended)) => format!(" after {}", show::duration(ended.since(started))),
         _ => String::new(),
     };
-    let mut text = format!("{} {}: {}{took}", session.kind.name(), session.name, session.state.name());
+    let mut text = format!(
+        "{} {}: {}{took}",
+        session.kind.name(),
+        session.name,
+        session.state.name()
+    );
     if session.counters.processed.0 > 0 {
         text += &format!("\n  {}", show::counters(&session.counters));
     }

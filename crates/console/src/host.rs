@@ -36,7 +36,10 @@ pub fn run(server: &Server, verb: &Verb) -> Result<u8> {
             other => return Err(unexpected(&other)),
         },
         Verb::Add { name, mover } => {
-            match server.ask(&Q::HostAdd { name: name.clone(), mover: mover.clone() })? {
+            match server.ask(&Q::HostAdd {
+                name: name.clone(),
+                mover: mover.clone(),
+            })? {
                 A::Host(host) if server.json() => show::json(&host)?,
                 A::Host(host) => show::line(&format!("host {} added: {}", host.name, host.id))?,
                 other => return Err(unexpected(&other)),
@@ -60,7 +63,12 @@ fn list(server: &Server, hosts: &[Host]) -> Result<()> {
             Some(version) => format!("online, {version}"),
             None => "offline".to_owned(),
         };
-        table.row(vec![host.name.clone(), host.mover.clone(), state, host.id.to_string()]);
+        table.row(vec![
+            host.name.clone(),
+            host.mover.clone(),
+            state,
+            host.id.to_string(),
+        ]);
     }
     table.print("no hosts")
 }

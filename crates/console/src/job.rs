@@ -179,7 +179,14 @@ pub fn run(server: &Server, verb: &Verb) -> Result<u8> {
         Verb::Edit(edit) => {
             let mut settings = find(server, &edit.job)?.job.settings;
             change(&mut settings, edit)?;
-            said(server, &Q::JobUpdate { key: edit.job.clone(), settings }, "changed")?;
+            said(
+                server,
+                &Q::JobUpdate {
+                    key: edit.job.clone(),
+                    settings,
+                },
+                "changed",
+            )?;
         }
         Verb::Enable { job } => set_enabled(server, job, true)?,
         Verb::Disable { job } => set_enabled(server, job, false)?,
@@ -187,8 +194,15 @@ pub fn run(server: &Server, verb: &Verb) -> Result<u8> {
             A::Done => show::line(&format!("job {job} deleted; its restore points stay"))?,
             other => return Err(unexpected(&other)),
         },
-        Verb::Run { job, follow, read_all } => {
-            let request = Q::JobRun { key: job.clone(), read_all: *read_all };
+        Verb::Run {
+            job,
+            follow,
+            read_all,
+        } => {
+            let request = Q::JobRun {
+                key: job.clone(),
+                read_all: *read_all,
+            };
             return match server.ask(&request)? {
                 A::Session(session) if *follow => follow::follow(server, &session),
                 A::Session(session) => follow::started(server, &session),
@@ -201,16 +215,32 @@ pub fn run(server: &Server, verb: &Verb) -> Result<u8> {
 }
 
 fn stop(server: &Server, job: &str, after_current: bool) -> Result<()> {
-    let request = Q::SessionList { job: Some(job.to_owned()), limit: 1 };
+    let request = Q::SessionList {
+        job: Some(job.to_owned()),
+        limit: 1,
+    };
     let running = match server.ask(&request)? {
-        A::Sessions(sessions) => sessions.into_iter().find(|session| !session.state.is_final()),
+        A::Sessions(sessions) => sessions
+            .into_iter()
+            .find(|session| !session.state.is_final()),
         other => return Err(unexpected(&other)),
     };
     let session = running.ok_or_else(|| {
-        Error::new(Kind::Conflict, "job.not-running", format!("the job {job} is not running"))
+        Error::new(
+            Kind::Conflict,
+            "job.not-running",
+            format!("the job {job} is not running"),
+        )
     })?;
-    let stop = if after_current { Stop::AfterCurrent } else { Stop::Now };
-    match server.ask(&Q::SessionStop { key: session.id.to_string(), stop })? {
+    let stop = if after_current {
+        Stop::AfterCurrent
+    } else {
+        Stop::Now
+    };
+    match server.ask(&Q::SessionStop {
+        key: session.id.to_string(),
+        stop,
+    })? {
         A::Done => show::line(&format!("session {} was asked to stop", session.id.short())),
         other => Err(unexpected(&other)),
     }
@@ -220,7 +250,14 @@ fn set_enabled(server: &Server, job: &str, enabled: bool) -> Result<()> {
     let mut settings = find(server, job)?.job.settings;
     settings.enabled = enabled;
     let word = if enabled { "enabled" } else { "disabled" };
-    said(server, &Q::JobUpdate { key: job.to_owned(), settings }, word)
+    said(
+        server,
+        &Q::JobUpdate {
+            key: job.to_owned(),
+            settings,
+        },
+        word,
+    )
 }
 
 fn said(server: &Server, request: &Q, word: &str) -> Result<()> {
@@ -243,8 +280,12 @@ fn find(server: &Server, key: &str) -> Result<JobOverview> {
         overview.job.settings.name == key || overview.job.id.to_string() == key
     };
     all(server)?.into_iter().find(fits).ok_or_else(|| {
-        Error::new(Kind::NotFound, "job.not-found", format!("there is no job \u{201c}{key}\u{201d}"))
-            .hint("\u{201c}backstay job list\u{201d} shows all")
+        Error::new(
+            Kind::NotFound,
+            "job.not-found",
+            format!("there is no job \u{201c}{key}\u{201d}"),
+        )
+        .hint("\u{201c}backstay job list\u{201d} shows all")
     })
 }
 
@@ -253,7 +294,9 @@ fn list(server: &Server) -> Result<()> {
     if server.json() {
         return show::json(&jobs);
     }
-    let mut table = Table::new(&["NAME", "MACHINES", "SCHEDULE", "KEEP", "LAST RUN", "NEXT RUN"]);
+    let mut table = Table::new(&[
+        "NAME", "MACHINES", "SCHEDULE", "KEEP", "LAST RUN", "NEXT RUN",
+    ]);
     for overview in &jobs {
         let settings = &overview.job.settings;
         let last = overview.last.as_ref().map_or_else(
@@ -278,12 +321,18 @@ fn show_one(server: &Server, overview: &JobOverview) -> Result<()> {
     }
     let settings = &overview.job.settings;
     let text = serde_json::to_value(settings).unwrap_or_default();
-    show::line(&format!("job        {} ({})", settings.name, overview.job.id))?;
+    show::line(&format!(
+        "job        {} ({})",
+        settings.name, overview.job.id
+    ))?;
     show::line(&format!("machines   {}", machines(settings)))?;
     show::line(&format!("platform   {}", text["platform"]))?;
     show::line(&format!("repository {}", settings.repository))?;
     show::line(&format!("schedule   {}", schedule(settings)))?;
-    show::line(&format!("keep       {} points of each machine", settings.keep_points))?;
+    show::line(&format!(
+        "keep       {} points of each machine",
+        settings.keep_points
+    ))?;
     show::line(&format!("next run   {}", show::time_or_dash(overview.next)))?;
     match &overview.last {
         Some(last) => show::line(&format!("last run   {}", follow::summary(last))),
@@ -305,14 +354,18 @@ fn schedule(settings: &JobSettings) -> String {
         Schedule::Daily { hour, minute, zone } => format!("daily {hour:02}:{minute:02} {zone}"),
         Schedule::Periodic { minutes, .. } => format!("every {minutes} min"),
     };
-    if settings.enabled { text } else { format!("{text} (disabled)") }
+    if settings.enabled {
+        text
+    } else {
+        format!("{text} (disabled)")
+    }
 }
 
 fn settings(server: &Server, create: &Create) -> Result<JobSettings> {
     let host = match server.ask(&Q::HostList)? {
-        A::Hosts(hosts) => {
-            hosts.into_iter().find(|h| h.name == create.host || h.id.to_string() == create.host)
-        }
+        A::Hosts(hosts) => hosts
+            .into_iter()
+            .find(|h| h.name == create.host || h.id.to_string() == create.host),
         other => return Err(unexpected(&other)),
     };
     let host = host.ok_or_else(|| not_found("host", &create.host))?;
@@ -333,7 +386,9 @@ fn settings(server: &Server, create: &Create) -> Result<JobSettings> {
         Selection::Machines(images.iter().map(|machine| machine.name.clone()).collect())
     };
     let platform = if images.is_empty() {
-        PlatformAddress::Libvirt { uri: create.libvirt.clone() }
+        PlatformAddress::Libvirt {
+            uri: create.libvirt.clone(),
+        }
     } else {
         PlatformAddress::Image { machines: images }
     };
@@ -343,8 +398,12 @@ fn settings(server: &Server, create: &Create) -> Result<JobSettings> {
         platform,
         selection,
         repository: repository.id,
-        schedule: new_schedule(create.daily.as_deref(), create.every, create.zone.as_deref())?
-            .unwrap_or_default(),
+        schedule: new_schedule(
+            create.daily.as_deref(),
+            create.every,
+            create.zone.as_deref(),
+        )?
+        .unwrap_or_default(),
         keep_points: create.keep,
         quiesce: create.quiesce.into(),
         compression: create.compression.into(),
@@ -359,9 +418,7 @@ fn change(settings: &mut JobSettings, edit: &Edit) -> Result<()> {
     if let Some(keep) = edit.keep {
         settings.keep_points = keep;
     }
-    if let Some(schedule) =
-        new_schedule(edit.daily.as_deref(), edit.every, edit.zone.as_deref())?
-    {
+    if let Some(schedule) = new_schedule(edit.daily.as_deref(), edit.every, edit.zone.as_deref())? {
         settings.schedule = schedule;
     }
     if edit.manual {
@@ -403,9 +460,16 @@ fn new_schedule(
                 )
                 .hint("for example --daily 22:30")
             })?;
-            Ok(Some(Schedule::Daily { hour, minute, zone: zone() }))
+            Ok(Some(Schedule::Daily {
+                hour,
+                minute,
+                zone: zone(),
+            }))
         }
-        (None, Some(minutes)) => Ok(Some(Schedule::Periodic { minutes, zone: zone() })),
+        (None, Some(minutes)) => Ok(Some(Schedule::Periodic {
+            minutes,
+            zone: zone(),
+        })),
         (None, None) => Ok(None),
     }
 }
@@ -428,7 +492,10 @@ fn image(text: &str) -> Result<ImageMachine> {
         .enumerate()
         .map(|(index, file)| Ok((format!("disk{index}"), absolute(&PathBuf::from(file))?)))
         .collect();
-    Ok(ImageMachine { name: name.to_owned(), disks: disks? })
+    Ok(ImageMachine {
+        name: name.to_owned(),
+        disks: disks?,
+    })
 }
 
 fn not_found(noun: &'static str, key: &str) -> Error {

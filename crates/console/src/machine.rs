@@ -40,9 +40,18 @@ pub fn run(server: &Server, verb: &Verb) -> Result<u8> {
     match verb {
         Verb::List => list(server, &all(server)?).map(|()| 0),
         Verb::Show { machine } => show_one(server, machine).map(|()| 0),
-        Verb::Discover { host, libvirt, wait } => {
-            let platform = PlatformAddress::Libvirt { uri: libvirt.clone() };
-            match server.ask(&Q::MachineDiscover { host: host.clone(), platform })? {
+        Verb::Discover {
+            host,
+            libvirt,
+            wait,
+        } => {
+            let platform = PlatformAddress::Libvirt {
+                uri: libvirt.clone(),
+            };
+            match server.ask(&Q::MachineDiscover {
+                host: host.clone(),
+                platform,
+            })? {
                 A::Session(session) => {
                     let code = wait.show(server, &session)?;
                     if !wait.no_wait && !server.json() {
@@ -67,8 +76,16 @@ fn list(server: &Server, machines: &[Machine]) -> Result<()> {
     if server.json() {
         return show::json(&machines);
     }
-    let mut table =
-        Table::new(&["NAME", "PLATFORM", "STATE", "DISKS", "SIZE", "POINTS", "NEWEST", "PROTECTED"]);
+    let mut table = Table::new(&[
+        "NAME",
+        "PLATFORM",
+        "STATE",
+        "DISKS",
+        "SIZE",
+        "POINTS",
+        "NEWEST",
+        "PROTECTED",
+    ]);
     for machine in machines {
         let size: ByteCount = machine.found.disks.iter().map(|disk| disk.size).sum();
         table.row(vec![
@@ -103,7 +120,11 @@ fn show_one(server: &Server, key: &str) -> Result<()> {
         return show::json(&machine);
     }
     let found = &machine.found;
-    show::line(&format!("machine  {} ({})", show::clean(&found.name), found.platform_id))?;
+    show::line(&format!(
+        "machine  {} ({})",
+        show::clean(&found.name),
+        found.platform_id
+    ))?;
     show::line(&format!("platform {}, {}", machine.platform, found.state))?;
     show::line(&format!("points   {}", machine.points))?;
     let mut table = Table::new(&["DISK", "SIZE", "FORMAT", "TRACKED", "PATH"]);

@@ -40,7 +40,10 @@ impl Source {
         }
         let first = ask(prompt)?;
         if new && ask("Again: ")? != first {
-            return Err(Error::invalid("password.differs", "the two passwords differ"));
+            return Err(Error::invalid(
+                "password.differs",
+                "the two passwords differ",
+            ));
         }
         not_empty(&first)
     }
@@ -58,7 +61,9 @@ fn ask(prompt: &str) -> Result<String> {
     let doing = "asking for the password";
     let mut stderr = std::io::stderr();
     let say = |error: std::io::Error| Error::io(doing, error);
-    write!(stderr, "{prompt}").and_then(|()| stderr.flush()).map_err(say)?;
+    write!(stderr, "{prompt}")
+        .and_then(|()| stderr.flush())
+        .map_err(say)?;
     let shown = tcgetattr(&stdin).map_err(|error| Error::io(doing, error.into()))?;
     let mut hidden = shown.clone();
     hidden.local_modes.remove(LocalModes::ECHO);

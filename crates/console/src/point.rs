@@ -42,9 +42,14 @@ pub enum Verb {
 /// Does it.
 pub fn run(server: &Server, verb: &Verb) -> Result<u8> {
     match verb {
-        Verb::List { machine, repository } => {
-            let request =
-                Q::PointList { machine: machine.clone(), repository: repository.clone() };
+        Verb::List {
+            machine,
+            repository,
+        } => {
+            let request = Q::PointList {
+                machine: machine.clone(),
+                repository: repository.clone(),
+            };
             match server.ask(&request)? {
                 A::Points(points) => list(server, &points).map(|()| 0),
                 other => Err(unexpected(&other)),
@@ -52,7 +57,9 @@ pub fn run(server: &Server, verb: &Verb) -> Result<u8> {
         }
         Verb::Show { point } => show_one(server, &find(server, point)?).map(|()| 0),
         Verb::Delete { points, wait } => {
-            match server.ask(&Q::PointDelete { keys: points.clone() })? {
+            match server.ask(&Q::PointDelete {
+                keys: points.clone(),
+            })? {
                 A::Session(session) => wait.show(server, &session),
                 other => Err(unexpected(&other)),
             }
@@ -62,7 +69,9 @@ pub fn run(server: &Server, verb: &Verb) -> Result<u8> {
 
 /// The point with this id or these last digits.
 pub fn find(server: &Server, key: &str) -> Result<Point> {
-    match server.ask(&Q::PointShow { key: key.to_owned() })? {
+    match server.ask(&Q::PointShow {
+        key: key.to_owned(),
+    })? {
         A::Point(point) => Ok(*point),
         other => Err(unexpected(&other)),
     }
@@ -79,8 +88,9 @@ fn list(server: &Server, points: &[Point]) -> Result<()> {
     if server.json() {
         return show::json(&points);
     }
-    let mut table =
-        Table::new(&["POINT", "MACHINE", "CREATED", "KIND", "SIZE", "READ", "STORED", "JOB"]);
+    let mut table = Table::new(&[
+        "POINT", "MACHINE", "CREATED", "KIND", "SIZE", "READ", "STORED", "JOB",
+    ]);
     for point in points {
         let size: ByteCount = point.disks.iter().map(|disk| disk.size).sum();
         table.row(vec![
@@ -91,7 +101,12 @@ fn list(server: &Server, points: &[Point]) -> Result<()> {
             size.to_string(),
             point.counters.read.to_string(),
             point.counters.stored.to_string(),
-            point.draft.job.as_ref().map_or("-", |(_, name)| name).to_owned(),
+            point
+                .draft
+                .job
+                .as_ref()
+                .map_or("-", |(_, name)| name)
+                .to_owned(),
         ]);
     }
     table.print("no restore points")
@@ -107,17 +122,28 @@ fn show_one(server: &Server, point: &Point) -> Result<()> {
         Consistency::PoweredOff => "machine was off",
     };
     show::line(&format!("point       {}", point.id))?;
-    show::line(&format!("machine     {}", show::clean(&point.draft.machine.name)))?;
+    show::line(&format!(
+        "machine     {}",
+        show::clean(&point.draft.machine.name)
+    ))?;
     show::line(&format!("created     {}", show::time(point.created)))?;
     show::line(&format!("kind        {} (restores by itself)", kind(point)))?;
     show::line(&format!("consistency {consistency}"))?;
     show::line(&format!("counters    {}", show::counters(&point.counters)))?;
     let mut table = Table::new(&["DISK OR FILE", "SIZE", "DIGEST"]);
     for disk in &point.disks {
-        table.row(vec![disk.name.clone(), disk.size.to_string(), disk.root.to_string()]);
+        table.row(vec![
+            disk.name.clone(),
+            disk.size.to_string(),
+            disk.root.to_string(),
+        ]);
     }
     for file in &point.files {
-        table.row(vec![file.path.clone(), file.size.to_string(), file.root.to_string()]);
+        table.row(vec![
+            file.path.clone(),
+            file.size.to_string(),
+            file.root.to_string(),
+        ]);
     }
     table.print("nothing in it")
 }

@@ -117,40 +117,73 @@ pub fn run(server: &Server, verb: &Verb) -> Result<u8> {
             };
         }
         Verb::Remove { repository } => {
-            return match server.ask(&Q::RepositoryRemove { key: repository.clone() })? {
+            return match server.ask(&Q::RepositoryRemove {
+                key: repository.clone(),
+            })? {
                 A::Done => {
-                    let text = format!("repository {repository} forgotten; its files are untouched");
+                    let text =
+                        format!("repository {repository} forgotten; its files are untouched");
                     show::line(&text).map(|()| 0)
                 }
                 other => Err(unexpected(&other)),
             };
         }
-        Verb::Create { name, path, host, no_encryption, password, compression, wait } => {
+        Verb::Create {
+            name,
+            path,
+            host,
+            no_encryption,
+            password,
+            compression,
+            wait,
+        } => {
             let prompt = "Password for the repository (without it nothing can be restored): ";
             let encrypted = !no_encryption;
             let request = Q::RepositoryCreate {
                 name: name.clone(),
                 host: host.clone(),
-                location: RepositoryLocation::Folder { path: absolute(path)? },
+                location: RepositoryLocation::Folder {
+                    path: absolute(path)?,
+                },
                 password: encrypted.then(|| password.read(prompt, true)).transpose()?,
-                options: RepositoryOptions { encrypted, compression: (*compression).into() },
+                options: RepositoryOptions {
+                    encrypted,
+                    compression: (*compression).into(),
+                },
             };
             (request, wait)
         }
-        Verb::Open { name, path, host, no_encryption, password, wait } => {
+        Verb::Open {
+            name,
+            path,
+            host,
+            no_encryption,
+            password,
+            wait,
+        } => {
             let ask = || password.read("Password of the repository: ", false);
             let request = Q::RepositoryOpen {
                 name: name.clone(),
                 host: host.clone(),
-                location: RepositoryLocation::Folder { path: absolute(path)? },
+                location: RepositoryLocation::Folder {
+                    path: absolute(path)?,
+                },
                 password: (!no_encryption).then(ask).transpose()?,
             };
             (request, wait)
         }
-        Verb::Rescan { repository, wait } => (Q::RepositoryRescan { key: repository.clone() }, wait),
-        Verb::Collect { repository, wait } => {
-            (Q::RepositoryCollect { key: repository.clone() }, wait)
-        }
+        Verb::Rescan { repository, wait } => (
+            Q::RepositoryRescan {
+                key: repository.clone(),
+            },
+            wait,
+        ),
+        Verb::Collect { repository, wait } => (
+            Q::RepositoryCollect {
+                key: repository.clone(),
+            },
+            wait,
+        ),
     };
     match server.ask(&request)? {
         A::Session(session) => wait.show(server, &session),
@@ -163,7 +196,10 @@ pub fn absolute(path: &Path) -> Result<String> {
     let path = std::path::absolute(path)
         .map_err(|error| Error::io(format!("finding {}", path.display()), error))?;
     path.to_str().map(str::to_owned).ok_or_else(|| {
-        Error::invalid("console.path", format!("{} is not valid UTF-8", path.display()))
+        Error::invalid(
+            "console.path",
+            format!("{} is not valid UTF-8", path.display()),
+        )
     })
 }
 
@@ -171,8 +207,15 @@ fn list(server: &Server, repositories: &[Repository]) -> Result<()> {
     if server.json() {
         return show::json(&repositories);
     }
-    let mut table =
-        Table::new(&["NAME", "POINTS", "STORED", "FREE", "CAPACITY", "ENCRYPTED", "PLACE"]);
+    let mut table = Table::new(&[
+        "NAME",
+        "POINTS",
+        "STORED",
+        "FREE",
+        "CAPACITY",
+        "ENCRYPTED",
+        "PLACE",
+    ]);
     for repository in repositories {
         table.row(vec![
             repository.name.clone(),

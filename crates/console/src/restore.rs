@@ -99,14 +99,19 @@ pub fn run(server: &Server, verb: &Verb) -> Result<u8> {
         } => {
             let point = point::find(server, point)?;
             let target = match name {
-                Some(name) => RestoreTarget::New { name: name.clone(), keep_mac: *keep_mac },
+                Some(name) => RestoreTarget::New {
+                    name: name.clone(),
+                    keep_mac: *keep_mac,
+                },
                 None => RestoreTarget::Original,
             };
             let order = RestoreMachine {
                 repository: point.repository,
                 point: point.id,
                 host: find_host(server, host)?.id,
-                platform: PlatformAddress::Libvirt { uri: libvirt.clone() },
+                platform: PlatformAddress::Libvirt {
+                    uri: libvirt.clone(),
+                },
                 target,
                 folder: folder.as_deref().map(absolute).transpose()?,
                 start: *start,
@@ -114,7 +119,15 @@ pub fn run(server: &Server, verb: &Verb) -> Result<u8> {
             };
             (Q::RestoreMachine(order), wait)
         }
-        Verb::Disk { point, disk, to, format, host, reason, wait } => {
+        Verb::Disk {
+            point,
+            disk,
+            to,
+            format,
+            host,
+            reason,
+            wait,
+        } => {
             let point = point::find(server, point)?;
             let order = RestoreDisk {
                 repository: point.repository,
@@ -143,12 +156,15 @@ fn find_host(server: &Server, key: &str) -> Result<Host> {
         A::Hosts(hosts) => hosts,
         other => return Err(unexpected(&other)),
     };
-    hosts.into_iter().find(|host| host.name == key || host.id.to_string() == key).ok_or_else(|| {
-        Error::new(
-            Kind::NotFound,
-            "host.not-found",
-            format!("there is no host \u{201c}{key}\u{201d}"),
-        )
-        .hint("\u{201c}backstay host list\u{201d} shows all")
-    })
+    hosts
+        .into_iter()
+        .find(|host| host.name == key || host.id.to_string() == key)
+        .ok_or_else(|| {
+            Error::new(
+                Kind::NotFound,
+                "host.not-found",
+                format!("there is no host \u{201c}{key}\u{201d}"),
+            )
+            .hint("\u{201c}backstay host list\u{201d} shows all")
+        })
 }

@@ -43,11 +43,15 @@ impl Server {
         };
         let dialer = Dialer::new(identity, LinkOptions::default());
         let expect = Expect::role(Role::Server);
-        let client = BlockingClient::dial(runtime.handle(), &dialer, &address, expect)
-            .map_err(|error| {
+        let client =
+            BlockingClient::dial(runtime.handle(), &dialer, &address, expect).map_err(|error| {
                 error.hint("is \u{201c}backstay up\u{201d} running, and reachable from here?")
             })?;
-        Ok(Self { client, json: common.json, _runtime: runtime })
+        Ok(Self {
+            client,
+            json: common.json,
+            _runtime: runtime,
+        })
     }
 
     /// Asks and waits for the answer.

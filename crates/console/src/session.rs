@@ -48,9 +48,19 @@ pub fn run(server: &Server, verb: &Verb) -> Result<u8> {
         Verb::List { job, limit } => list(server, job.as_ref(), *limit)?,
         Verb::Show { session } => show_one(server, &find(server, session)?)?,
         Verb::Follow { session } => return follow::follow(server, &find(server, session)?),
-        Verb::Stop { session, after_current } => {
-            let stop = if *after_current { Stop::AfterCurrent } else { Stop::Now };
-            match server.ask(&Q::SessionStop { key: session.clone(), stop })? {
+        Verb::Stop {
+            session,
+            after_current,
+        } => {
+            let stop = if *after_current {
+                Stop::AfterCurrent
+            } else {
+                Stop::Now
+            };
+            match server.ask(&Q::SessionStop {
+                key: session.clone(),
+                stop,
+            })? {
                 A::Done => show::line("asked to stop")?,
                 other => return Err(unexpected(&other)),
             }
@@ -60,22 +70,28 @@ pub fn run(server: &Server, verb: &Verb) -> Result<u8> {
 }
 
 fn find(server: &Server, key: &str) -> Result<Session> {
-    match server.ask(&Q::SessionShow { key: key.to_owned() })? {
+    match server.ask(&Q::SessionShow {
+        key: key.to_owned(),
+    })? {
         A::Session(session) => Ok(*session),
         other => Err(unexpected(&other)),
     }
 }
 
 fn list(server: &Server, job: Option<&String>, limit: u32) -> Result<()> {
-    let sessions = match server.ask(&Q::SessionList { job: job.cloned(), limit })? {
+    let sessions = match server.ask(&Q::SessionList {
+        job: job.cloned(),
+        limit,
+    })? {
         A::Sessions(sessions) => sessions,
         other => return Err(unexpected(&other)),
     };
     if server.json() {
         return show::json(&sessions);
     }
-    let mut table =
-        Table::new(&["SESSION", "KIND", "NAME", "STATE", "STARTED", "TOOK", "READ", "STORED", "BY"]);
+    let mut table = Table::new(&[
+        "SESSION", "KIND", "NAME", "STATE", "STARTED", "TOOK", "READ", "STORED", "BY",
+    ]);
     for session in &sessions {
         let took = match (session.started, session.ended) {
             (Some(started), Some(ended)) => show::duration(ended.since(started)),
@@ -97,7 +113,11 @@ fn list(server: &Server, job: Option<&String>, limit: u32) -> Result<()> {
 }
 
 fn show_one(server: &Server, session: &Session) -> Result<()> {
-    let request = Q::SessionFollow { session: session.id, seen: 0, line: 0 };
+    let request = Q::SessionFollow {
+        session: session.id,
+        seen: 0,
+        line: 0,
+    };
     let lines = match server.ask(&request)? {
         A::Followed { lines, .. } => lines,
         other => return Err(unexpected(&other)),
@@ -106,7 +126,14 @@ fn show_one(server: &Server, session: &Session) -> Result<()> {
         return show::json(&serde_json::json!({ "session": session, "lines": lines }));
     }
     show::line(&format!("{}  {}", session.id, follow::summary(session)))?;
-    let mut table = Table::new(&["TASK", "STATE", "PROCESSED", "READ", "TRANSFERRED", "STORED"]);
+    let mut table = Table::new(&[
+        "TASK",
+        "STATE",
+        "PROCESSED",
+        "READ",
+        "TRANSFERRED",
+        "STORED",
+    ]);
     for task in &session.tasks {
         let c = &task.counters;
         table.row(vec![
@@ -121,5 +148,7 @@ fn show_one(server: &Server, session: &Session) -> Result<()> {
     if !session.tasks.is_empty() {
         show::line(&table.text())?;
     }
-    lines.iter().try_for_each(|line| show::line(&follow::draw_line(line)))
+    lines
+        .iter()
+        .try_for_each(|line| show::line(&follow::draw_line(line)))
 }

@@ -10,9 +10,8 @@ use std::io::Write;
 
 /// Writes JSON to standard output.
 pub fn json(value: &impl Serialize) -> Result<()> {
-    let text = serde_json::to_string_pretty(value).map_err(|error| {
-        Error::new(Kind::Bug, "console.json", "writing JSON").caused_by(error)
-    })?;
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|error| Error::new(Kind::Bug, "console.json", "writing JSON").caused_by(error))?;
     line(&text)
 }
 
@@ -35,12 +34,16 @@ pub struct Table {
 impl Table {
     /// An empty table.
     pub fn new(head: &[&'static str]) -> Self {
-        Self { head: head.to_vec(), rows: Vec::new() }
+        Self {
+            head: head.to_vec(),
+            rows: Vec::new(),
+        }
     }
 
     /// Adds a row.
     pub fn row(&mut self, cells: Vec<String>) {
-        self.rows.push(cells.iter().map(|cell| clean(cell)).collect());
+        self.rows
+            .push(cells.iter().map(|cell| clean(cell)).collect());
     }
 
     /// As text, columns aligned.
@@ -61,19 +64,29 @@ impl Table {
             padded.join("  ").trim_end().to_owned()
         };
         let mut lines = vec![draw(self.head.clone())];
-        lines.extend(self.rows.iter().map(|row| draw(row.iter().map(String::as_str).collect())));
+        lines.extend(
+            self.rows
+                .iter()
+                .map(|row| draw(row.iter().map(String::as_str).collect())),
+        );
         lines.join("\n")
     }
 
     /// Writes it, or a sentence where there is no row.
     pub fn print(&self, empty: &str) -> Result<()> {
-        if self.rows.is_empty() { line(empty) } else { line(&self.text()) }
+        if self.rows.is_empty() {
+            line(empty)
+        } else {
+            line(&self.text())
+        }
     }
 }
 
 /// Text from elsewhere, without what would move the cursor or colour the screen.
 pub fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    text.chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect()
 }
 
 /// A moment in the zone of this machine.

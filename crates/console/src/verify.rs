@@ -27,7 +27,11 @@ pub struct Verify {
 
 /// Does it.
 pub fn run(server: &Server, verify: &Verify) -> Result<u8> {
-    let point = verify.point.as_ref().map(|key| point::find(server, key)).transpose()?;
+    let point = verify
+        .point
+        .as_ref()
+        .map(|key| point::find(server, key))
+        .transpose()?;
     let request = Q::Verify {
         repository: verify.repository.clone(),
         point: point.map(|point| point.id),

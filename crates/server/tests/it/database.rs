@@ -18,7 +18,9 @@ fn repository(database: &Database) -> RepositoryId {
         id,
         name: "main".into(),
         host,
-        location: RepositoryLocation::Folder { path: "/backup".into() },
+        location: RepositoryLocation::Folder {
+            path: "/backup".into(),
+        },
         encrypted: false,
         points: 0,
         capacity: ByteCount::ZERO,
@@ -50,7 +52,9 @@ fn session(database: &Database, repository: RepositoryId) -> SessionId {
         tasks: Vec::new(),
         outcome: None,
     };
-    database.transaction(|t| db::session::add(t, &session, None, Some(repository))).unwrap();
+    database
+        .transaction(|t| db::session::add(t, &session, None, Some(repository)))
+        .unwrap();
     id
 }
 
@@ -62,11 +66,19 @@ fn a_database_is_opened_again_and_one_of_a_newer_program_is_left_alone() {
     assert_eq!(Database::open(&path).unwrap().schema_version(), version);
     {
         let newer = rusqlite::Connection::open(&path).unwrap();
-        newer.execute("INSERT INTO schema_steps VALUES (?1, 'future')", [version + 1]).unwrap();
+        newer
+            .execute(
+                "INSERT INTO schema_steps VALUES (?1, 'future')",
+                [version + 1],
+            )
+            .unwrap();
     }
     let before = std::fs::read(&path).unwrap();
     let error = Database::open(&path).err().unwrap();
-    assert_eq!((error.kind(), error.code()), (Kind::Unsupported, "server.database.newer"));
+    assert_eq!(
+        (error.kind(), error.code()),
+        (Kind::Unsupported, "server.database.newer")
+    );
     assert_eq!(std::fs::read(&path).unwrap(), before);
 }
 
@@ -74,7 +86,11 @@ fn a_database_is_opened_again_and_one_of_a_newer_program_is_left_alone() {
 fn garbage_is_refused_with_a_way_out() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("db");
-    std::fs::write(&path, b"this is not a database, whatever its name says ............").unwrap();
+    std::fs::write(
+        &path,
+        b"this is not a database, whatever its name says ............",
+    )
+    .unwrap();
     let error = Database::open(&path).err().unwrap();
     assert_eq!(error.kind(), Kind::Corrupt);
     assert!(error.hint_text().unwrap().contains("repository open"));
@@ -101,7 +117,10 @@ fn a_line_said_twice_is_kept_once_and_numbers_have_no_gaps() {
             db::log::list(t, id, 0, 100)
         })
         .unwrap();
-    let seen: Vec<_> = lines.iter().map(|line| (line.number, line.text.as_str())).collect();
+    let seen: Vec<_> = lines
+        .iter()
+        .map(|line| (line.number, line.text.as_str()))
+        .collect();
     assert_eq!(seen, [(1, "a"), (2, "b"), (3, "c"), (4, "d")]);
 }
 
@@ -111,19 +130,34 @@ fn points_are_found_by_their_last_digits_and_forgotten_by_a_rescan() {
     let repository = repository(&database);
     let job = JobId::new(1, [9; 10]);
     let points = [point(1, repository, job), point(2, repository, job)];
-    database.transaction(|t| db::point::put(t, &points)).unwrap();
-    database.transaction(|t| db::point::put(t, &points)).unwrap();
+    database
+        .transaction(|t| db::point::put(t, &points))
+        .unwrap();
+    database
+        .transaction(|t| db::point::put(t, &points))
+        .unwrap();
     let find = |key: &str| database.transaction(|t| db::point::find(t, key));
     assert_eq!(find(&points[0].id.short()).unwrap(), points[0]);
-    assert_eq!(find(&points[1].id.to_string().to_uppercase()).unwrap(), points[1]);
+    assert_eq!(
+        find(&points[1].id.to_string().to_uppercase()).unwrap(),
+        points[1]
+    );
     for bad in ["", "0", "%", "zzzzzzzz", "' OR 1=1 --", "_______"] {
         assert_eq!(find(bad).unwrap_err().kind(), Kind::NotFound, "{bad}");
     }
     let list = |machine| {
-        database.transaction(|t| db::point::list(t, machine, Some(repository))).unwrap().len()
+        database
+            .transaction(|t| db::point::list(t, machine, Some(repository)))
+            .unwrap()
+            .len()
     };
-    assert_eq!((list(Some("web1")), list(Some("other")), list(None)), (2, 0, 2));
-    database.transaction(|t| db::point::retain(t, repository, &points[1..])).unwrap();
+    assert_eq!(
+        (list(Some("web1")), list(Some("other")), list(None)),
+        (2, 0, 2)
+    );
+    database
+        .transaction(|t| db::point::retain(t, repository, &points[1..]))
+        .unwrap();
     assert_eq!(list(None), 1);
 }
 
@@ -135,5 +169,10 @@ fn a_transaction_that_fails_leaves_nothing() {
         Err(base::Error::invalid("test", "on purpose"))
     });
     assert!(failed.is_err());
-    assert!(database.transaction(|t| db::host::list(t)).unwrap().is_empty());
+    assert!(
+        database
+            .transaction(|t| db::host::list(t))
+            .unwrap()
+            .is_empty()
+    );
 }

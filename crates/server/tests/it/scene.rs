@@ -21,8 +21,8 @@ use server::launch::Launch;
 use server::site::{Parts, Site};
 use server::{db, secrets::Secrets, state::State, up};
 use std::path::Path;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 /// A clock that stands until it is set.
@@ -82,7 +82,12 @@ impl Scene {
             clock: clock.clone(),
             random,
         });
-        Self { site: Arc::new(site), clock, host: state.host().unwrap(), _folder: folder }
+        Self {
+            site: Arc::new(site),
+            clock,
+            host: state.host().unwrap(),
+            _folder: folder,
+        }
     }
 
     pub async fn ask(&self, request: Q) -> base::Result<A> {
@@ -100,12 +105,16 @@ impl Scene {
     pub async fn repository(&self, name: &str) -> RepositoryId {
         let session = self.session(create_repository(name)).await;
         let known_as = match session.kind {
-            protocol::words::session::SessionKind::CreateRepository { repository, .. } => repository,
+            protocol::words::session::SessionKind::CreateRepository { repository, .. } => {
+                repository
+            }
             other => panic!("{other:?}"),
         };
         let id = RepositoryId::generate(self.clock.as_ref(), &OsRandom);
         let manager = attached(self, session.id);
-        manager.answer(&self.site, identified(known_as, id)).unwrap();
+        manager
+            .answer(&self.site, identified(known_as, id))
+            .unwrap();
         manager.answer(&self.site, finish()).unwrap();
         id
     }
@@ -157,9 +166,14 @@ pub fn create_repository(name: &str) -> Q {
     Q::RepositoryCreate {
         name: name.into(),
         host: "local".into(),
-        location: RepositoryLocation::Folder { path: format!("/backup/{name}") },
+        location: RepositoryLocation::Folder {
+            path: format!("/backup/{name}"),
+        },
         password: Some(Secret::new("open sesame")),
-        options: RepositoryOptions { encrypted: true, compression: Compression::Fast },
+        options: RepositoryOptions {
+            encrypted: true,
+            compression: Compression::Fast,
+        },
     }
 }
 
@@ -172,7 +186,9 @@ pub fn settings(
     JobSettings {
         name: name.into(),
         host,
-        platform: PlatformAddress::Libvirt { uri: "qemu:///system".into() },
+        platform: PlatformAddress::Libvirt {
+            uri: "qemu:///system".into(),
+        },
         selection: Selection::Machines(vec!["web1".into()]),
         repository,
         schedule,
