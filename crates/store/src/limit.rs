@@ -12,6 +12,9 @@ pub(crate) const FRAME_BLOCKS_MAX: usize = 4096;
 /// Bytes of a frame as stored; zstd and the seal add less than this over the plain bytes.
 pub(crate) const FRAME_STORED_MAX: usize =
     FRAME_PLAIN_MAX + (64 * KIB) as usize + FRAME_BLOCKS_MAX * 36;
+/// Plain bytes at which a frame of tree nodes is closed. Ids do not compress, so larger frames
+/// would only make random reads dearer.
+pub(crate) const NODE_FRAME: usize = (32 * KIB) as usize;
 /// Bytes of a pack: offsets in it are 32 bits, and one is read whole when its trailer is lost.
 pub(crate) const PACK_SIZE_MAX: u64 = GIB;
 /// Bytes of a pack's trailer.

@@ -237,6 +237,9 @@ impl<'a> Run<'a> {
         me: Option<&Membership>,
     ) -> Result<Index> {
         let inner = self.inner;
+        if me.is_some() {
+            inner.files.sync_folder(&Path::new("index")?)?;
+        }
         let loaded = index::load(&*inner.files, inner.config.id, &[])?;
         for damaged in &loaded.damaged {
             if damaged.error.kind() == Kind::Io {

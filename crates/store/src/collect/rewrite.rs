@@ -77,10 +77,7 @@ pub(super) fn adopt(
         let mut rows = Rows::default();
         for (id, _) in unlisted.iter().filter(|(_, info)| info.content == content) {
             run.step("list", rows.packs.len() as u64, unlisted.len() as u64)?;
-            // Whoever wrote it may have died before its name was durable.
-            run.inner
-                .files
-                .sync_folder(&layout::pack_folder(content, id)?)?;
+            make_names_durable(run, content, id)?;
             let file = match run.inner.files.open(&layout::pack(content, id)?) {
                 Err(error) if error.kind() == Kind::NotFound => continue,
                 other => other?,
@@ -108,6 +105,17 @@ pub(super) fn adopt(
         rows.publish(run, me, content, &mut index)?;
     }
     Ok(index)
+}
+
+/// Makes the name of a pack durable that was found by listing: whoever wrote it may have died
+/// between moving it and syncing its folder. Nothing may rely on it before.
+fn make_names_durable(run: &Run<'_>, content: Content, id: &PackId) -> Result<()> {
+    run.inner
+        .files
+        .sync_folder(&layout::folder(content.folder())?)?;
+    run.inner
+        .files
+        .sync_folder(&layout::pack_folder(content, id)?)
 }
 
 /// Copies the frames in use of sparse packs into new packs, published and listed. Returns the packs

@@ -213,7 +213,7 @@ fn changed_pages(old: &OldWindow, length: usize, dirty: &[ByteRange]) -> Result<
     if old.length > length {
         // A page that is cut off now has fewer bytes than in its block, but the same ones: the old
         // block serves them. Only what follows the new end is gone.
-        doubtful.push(count - usize::from(length % PAGE != 0)..count);
+        doubtful.push(count - usize::from(!length.is_multiple_of(PAGE))..count);
     }
     Ok(Changed {
         dirty: merged(ranges),

@@ -145,6 +145,8 @@ impl Writer {
         let member = Membership::join(&inner.files, "writers", &inner.environment)?;
         let state = collect_state::read(files, config.id, &inner.keys, config.cipher)?;
         member.note_generation(state.generation)?;
+        // A segment whose writer died before its name was durable must not vanish under us.
+        files.sync_folder(&layout::folder("index")?)?;
         let loaded = index::load(files, config.id, &inner.blocks.index().segments)?;
         let index = Index::new(loaded.segments, state.packs());
         let mut salt = [0; 32];

@@ -6,7 +6,7 @@ use super::{NewBlock, PutCount, Shared};
 use crate::frame::Row;
 use crate::id::BlockId;
 use crate::layout::Content;
-use crate::limit::{FRAME_BLOCKS_MAX, NODE_SIZE_MAX};
+use crate::limit::{FRAME_BLOCKS_MAX, NODE_FRAME, NODE_SIZE_MAX};
 use base::size::ByteCount;
 use base::{Error, Kind, Result};
 use std::sync::PoisonError;
@@ -102,8 +102,8 @@ impl Shared {
             return Ok(id);
         }
         nodes.known.insert(id);
-        let full = nodes.plain.len() + bytes.len() > self.options.frame_size.0 as usize
-            || nodes.rows.len() == FRAME_BLOCKS_MAX;
+        let full =
+            nodes.plain.len() + bytes.len() > NODE_FRAME || nodes.rows.len() == FRAME_BLOCKS_MAX;
         if full && !nodes.rows.is_empty() {
             self.close_node_frame(&mut nodes)?;
         }
