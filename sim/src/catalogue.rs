@@ -5,7 +5,7 @@
 
 use crate::engine;
 use crate::history::{Command, Ground};
-use crate::worlds::{self, Crashes, Tally};
+use crate::worlds::{self, Crashes, Part, Seen, Tally};
 use base::random::SeededRandom;
 use base::{Error, Result};
 
@@ -112,7 +112,7 @@ impl Run {
             "crash" => worlds::crashes(&ground, &Crashes::of(&before, &commands)),
             "crash-again" => {
                 let plan = Crashes {
-                    again: 50,
+                    again: 150,
                     random: 1,
                     ..Crashes::of(&before, &commands)
                 };
@@ -126,11 +126,13 @@ impl Run {
                 worlds::crashes(&ground, &plan)
             }
             "sequences" => sequences(&ground),
-            "errors" => worlds::errors(&ground, &before, &commands),
+            "errors" => worlds::errors(&ground, &before, &commands, Part::of(seed, 5)),
             "full" => worlds::full_disk(&ground, 512 * (1 + seed % 8)),
             "damage" => worlds::damages(&ground, 8),
             "phantoms" => worlds::phantoms(&ground, 30, 5 + seed % 20),
-            "interleave" => worlds::interleavings(&ground, scene, 1),
+            "interleave" => {
+                worlds::interleavings(&ground, scene, Part::of(seed / scenes.len() as u64, 4))
+            }
             "tracker" => worlds::trackers(engine::Store::open(true), seed, 40),
             _ => worlds::random_interleavings(&ground, scene, 100),
         })
@@ -173,6 +175,7 @@ pub fn commands(seed: u64) -> Vec<Command> {
 
 /// All sequences of up to three commands on a repository with one point, crashed everywhere.
 fn sequences(ground: &Ground) -> Tally {
+    let mut seen = Seen::default();
     const KINDS: [Command; 4] = [
         Command::Backup(1),
         Command::Delete(0),
@@ -201,7 +204,7 @@ fn sequences(ground: &Ground) -> Tally {
                 random: 0,
                 ..Crashes::of(&[Command::Backup(0)], commands)
             };
-            tally.add(worlds::crashes(ground, &plan));
+            tally.add(worlds::crashes_unseen(ground, &plan, &mut seen));
             if tally.failure.is_some() {
                 return tally;
             }

@@ -10,7 +10,7 @@ mod full;
 mod interleave;
 mod tracker;
 
-pub use crash::{Crashes, crashes};
+pub use crash::{Crashes, Seen, crashes, crashes_unseen};
 pub use damage::{damages, phantoms};
 pub use error::errors;
 pub use full::full_disk;
@@ -133,6 +133,32 @@ fn prepare(ground: &Ground, commands: &[Command]) -> base::Result<Prepared> {
         }
     }
     Ok(Prepared { disk, expected })
+}
+
+/// A part of a long walk: every `stride`-th place, from `first` on. Neighbouring seeds take
+/// neighbouring parts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Part {
+    /// The first place.
+    pub first: u64,
+    /// How far to the next; at least 1.
+    pub stride: u64,
+}
+
+impl Part {
+    /// Every place.
+    pub const ALL: Self = Self {
+        first: 0,
+        stride: 1,
+    };
+
+    /// The part of `stride` that `seed` takes.
+    pub fn of(seed: u64, stride: u64) -> Self {
+        Self {
+            first: seed % stride.max(1),
+            stride: stride.max(1),
+        }
+    }
 }
 
 /// A seed made of others.

@@ -54,13 +54,18 @@ const ALL_BUT_MAX: usize = 6;
 
 /// Crashes a history everywhere.
 pub fn crashes(ground: &Ground, plan: &Crashes) -> Tally {
+    crashes_unseen(ground, plan, &mut Seen::default())
+}
+
+/// The same, without the states that `seen` has already; it gets those judged now.
+pub fn crashes_unseen(ground: &Ground, plan: &Crashes, seen: &mut Seen) -> Tally {
     match prepare(ground, &plan.before) {
         Ok(prepared) => {
             let mut explorer = Explorer {
                 ground,
                 plan,
                 tally: Tally::default(),
-                seen: BTreeSet::new(),
+                seen,
             };
             let disk = prepared.disk.crash(Outcome::Everything);
             for broken in &plan.broken {
@@ -82,12 +87,16 @@ pub fn crashes(ground: &Ground, plan: &Crashes) -> Tally {
 /// The digest of a disk, and what is expected of each generation on it.
 type State = (Digest, Vec<(u64, u8)>);
 
+/// States that were judged.
+#[derive(Default)]
+pub struct Seen(BTreeSet<State>);
+
 struct Explorer<'a> {
     ground: &'a Ground,
     plan: &'a Crashes,
     tally: Tally,
     /// Disks judged already, with what was expected of them.
-    seen: BTreeSet<State>,
+    seen: &'a mut Seen,
 }
 
 impl Explorer<'_> {
@@ -179,7 +188,7 @@ impl Explorer<'_> {
             disk.content_digest(),
             expected.iter().map(standing).collect(),
         );
-        if !self.seen.insert(key) {
+        if !self.seen.0.insert(key) {
             self.tally.equal += 1;
             return true;
         }

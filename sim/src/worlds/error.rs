@@ -3,7 +3,7 @@
 //! Knows: input/output errors before and after the deed, short reads and writes, a full disk, once
 //! or from then on. Refuses to know: which commands should notice; what they *say* must be true.
 
-use super::{Prepared, Tally, prepare};
+use super::{Part, Prepared, Tally, prepare};
 use crate::disk::{Call, Fault, Injection, Outcome};
 use crate::history::{self, Command, Ground};
 use crate::oracle::{Questions, judge};
@@ -35,19 +35,19 @@ fn menu() -> Vec<(Injection, &'static str)> {
     ]
 }
 
-/// Fails each call of `commands` in turn, in each way.
-pub fn errors(ground: &Ground, before: &[Command], commands: &[Command]) -> Tally {
+/// Fails the calls of `commands` in turn, in each way.
+pub fn errors(ground: &Ground, before: &[Command], commands: &[Command], part: Part) -> Tally {
     let prepared = match prepare(ground, before) {
         Ok(prepared) => prepared,
         Err(error) => return Tally::broken("preparing", &error),
     };
     let mut tally = Tally::default();
     for (injection, name) in menu() {
-        let mut after = 0;
+        let mut after = part.first;
         while one(
             ground, &prepared, commands, &injection, after, name, &mut tally,
         ) {
-            after += 1;
+            after += part.stride;
         }
         if tally.failure.is_some() {
             break;

@@ -4,7 +4,7 @@
 //! left), then random ones, in some of which a process is killed or loses its locks on the way.
 //! Refuses to know: how the store keeps its processes apart.
 
-use super::{Prepared, Tally, mix, prepare};
+use super::{Part, Prepared, Tally, mix, prepare};
 use crate::disk::{Fault, Injection, Outcome, SimDisk};
 use crate::history::{self, Command, Expected, Ground, Standing, Step};
 use crate::oracle::{Complaint, Oracle, Questions, judge};
@@ -70,8 +70,8 @@ pub fn scenes() -> Vec<Scene> {
     ]
 }
 
-/// Every order of the actors, each with one switch at every step.
-pub fn interleavings(ground: &Ground, scene: &Scene, stride: u64) -> Tally {
+/// Every order of the actors, each with one switch, at each step of the part.
+pub fn interleavings(ground: &Ground, scene: &Scene, part: Part) -> Tally {
     let prepared = match prepare(ground, &scene.before) {
         Ok(prepared) => prepared,
         Err(error) => return Tally::broken("preparing", &error),
@@ -99,7 +99,11 @@ pub fn interleavings(ground: &Ground, scene: &Scene, stride: u64) -> Tally {
                     break;
                 }
             }
-            step += stride.max(1);
+            step += if step == 0 {
+                1 + part.first
+            } else {
+                part.stride
+            };
             if step > last {
                 break;
             }

@@ -5,7 +5,7 @@ use sim::disk::{Broken, Call};
 use sim::engine::{Toy, ToyCollect, ToySync};
 use sim::history::{Command, Ground};
 use sim::oracle::{Oracle, Questions};
-use sim::worlds::{self, Crashes, Tally};
+use sim::worlds::{self, Crashes, Part, Tally};
 use std::sync::Arc;
 
 fn ground(toy: Toy) -> Ground {
@@ -105,7 +105,7 @@ fn errors_and_full_disks_make_no_false_green() {
     let ground = ground(Toy::right());
     right(
         "errors",
-        &worlds::errors(&ground, &[Command::Backup(0)], &HISTORY),
+        &worlds::errors(&ground, &[Command::Backup(0)], &HISTORY, Part::ALL),
         500,
     );
     right("full", &worlds::full_disk(&ground, 512), 10);
@@ -121,7 +121,7 @@ fn the_naive_collect_is_found_and_the_locked_one_is_not() {
     });
     let scenes = worlds::scenes();
     let psa = &scenes[0];
-    let tally = worlds::interleavings(&naive, psa, 1);
+    let tally = worlds::interleavings(&naive, psa, Part::ALL);
     let failure = tally
         .failure
         .expect("the naive collect loses what a backup reuses");
@@ -133,7 +133,11 @@ fn the_naive_collect_is_found_and_the_locked_one_is_not() {
     // The toy promises nothing to those who read while others collect.
     for scene in &scenes[..4] {
         let toy = ground(Toy::right());
-        right(scene.name, &worlds::interleavings(&toy, scene, 1), 50);
+        right(
+            scene.name,
+            &worlds::interleavings(&toy, scene, Part::ALL),
+            50,
+        );
         right(
             scene.name,
             &worlds::random_interleavings(&toy, scene, 100),
