@@ -16,6 +16,7 @@ use crate::contract::{
 use base::cancel::Cancel;
 use base::size::ByteCount;
 use base::{Error, Kind, Result};
+use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,8 @@ use std::time::{Duration, Instant};
 pub const DOMAIN_FILE: &str = "domain.xml";
 /// The file name of a machine's NVRAM in a definition.
 pub const NVRAM_FILE: &str = "nvram.fd";
+/// The file name of the state of a machine's emulated TPM in a definition.
+pub const TPM_FILE: &str = "tpm2-00.permall";
 
 /// How often a waiter looks by itself, whatever events say.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
@@ -88,7 +91,7 @@ impl Inventory for Libvirt {
 
     fn definition(&self, machine: &MachineKey) -> Result<Definition> {
         let (connection, domain) = self.domain(machine)?;
-        define(&connection, &domain)
+        define(&connection, &domain, self.options.address.remote.is_none())
     }
 }
 
@@ -159,7 +162,7 @@ fn look_at_disk(connection: &Connection, domain: &DomainRef, disk: &DiskXml) -> 
 }
 
 /// All that defines a machine besides its disks.
-fn define(connection: &Connection, domain: &DomainRef) -> Result<Definition> {
+fn define(connection: &Connection, domain: &DomainRef, local: bool) -> Result<Definition> {
     let mut warnings = Vec::new();
     let flags = flag::XML_INACTIVE | flag::XML_MIGRATABLE;
     let xml = match connection.domain_xml(domain, flags | flag::XML_SECURE) {
@@ -174,34 +177,38 @@ fn define(connection: &Connection, domain: &DomainRef) -> Result<Definition> {
     };
     let xml = super::rewrite::without_mark(&xml)?;
     let described = domain_xml::read(&xml)?;
-    let file = |name: &str, content| DefinitionFile {
-        name: name.to_owned(),
-        content,
-    };
-    let mut files = vec![file(DOMAIN_FILE, Content::Bytes(xml.into_bytes()))];
-    files.extend(
-        described
-            .nvram
-            .map(|path| file(NVRAM_FILE, Content::HostPath(path))),
-    );
-    files.extend(
-        described
-            .boot_files
-            .into_iter()
-            .map(|(name, path)| file(name, Content::HostPath(path))),
-    );
-    if described.tpm {
-        let path = format!(
-            "/var/lib/libvirt/swtpm/{}/tpm2/tpm2-00.permall",
-            domain.uuid_text()
-        );
-        files.push(file("tpm2-00.permall", Content::HostPath(path)));
+    let mut files = vec![DefinitionFile {
+        name: DOMAIN_FILE.to_owned(),
+        content: Content::Bytes(xml.into_bytes()),
+    }];
+    for (name, path) in host_files(domain, described) {
+        // A machine that never ran has no NVRAM or TPM state yet. On another host the mover finds out.
+        if local && !Path::new(&path).exists() {
+            warnings.push(format!("{path} ({name}) does not exist and is not saved"));
+            continue;
+        }
+        files.push(DefinitionFile {
+            name: name.to_owned(),
+            content: Content::HostPath(path),
+        });
     }
     Ok(Definition {
         platform: "libvirt".to_owned(),
         files,
         warnings,
     })
+}
+
+/// The files on the host that belong to a machine: the name each gets in a point, and its path.
+fn host_files(domain: &DomainRef, described: DomainXml) -> Vec<(&'static str, String)> {
+    let mut files = described.boot_files;
+    files.extend(described.nvram.map(|path| (NVRAM_FILE, path)));
+    if described.tpm {
+        let uuid = domain.uuid_text();
+        let path = format!("/var/lib/libvirt/swtpm/{uuid}/tpm2/tpm2-00.permall");
+        files.push((TPM_FILE, path));
+    }
+    files
 }
 
 /// libvirt's state and reason in the words of the contract.

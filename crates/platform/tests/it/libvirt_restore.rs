@@ -34,7 +34,9 @@ fn rich(lab: &Lab, name: &str) -> MachineKey {
     let xml = format!(
         "<domain type='qemu'><name>{name}</name><genid/><memory unit='MiB'>32</memory><vcpu>1</vcpu>
            <sysinfo type='smbios'><system><entry name='manufacturer'>a &amp; b</entry></system></sysinfo>
-           <os><type arch='x86_64' machine='q35'>hvm</type><smbios mode='sysinfo'/></os>
+           <os><type arch='x86_64' machine='q35'>hvm</type>
+             <loader readonly='yes' type='pflash'>{}</loader><nvram>{}</nvram>
+             <smbios mode='sysinfo'/></os><features><acpi/></features>
            <devices>
              <disk type='file' device='disk'><driver name='qemu' type='qcow2' cache='none'/>
                <source file='{}'/><target dev='vda' bus='virtio'/><serial>S1</serial></disk>
@@ -47,9 +49,16 @@ fn rich(lab: &Lab, name: &str) -> MachineKey {
              <video><model type='vga'/></video>
              <memballoon model='none'/>
            </devices></domain>",
+        path("code.fd"),
+        path("vars.fd"),
         path("disks/rich.qcow2"),
         path("disks/rich.iso"),
         path("rich.log"),
+    );
+    // Firmware that nobody executes: the machine is only ever paused.
+    lab.run(
+        "qemu-img",
+        &["create", "-q", "-f", "raw", &path("code.fd"), "1M"],
     );
     let file = path("rich.xml");
     std::fs::write(&file, xml).unwrap();
@@ -62,9 +71,27 @@ fn a_restored_machine_runs_beside_the_one_it_was_made_of_and_in_its_place() {
     let lab = Lab::shared();
     let key = rich(&lab, "rich");
     let libvirt = lab.connect();
+    // Before its first start it has no NVRAM, and that is told.
+    let definition = libvirt.definition(&key).unwrap();
+    assert!(
+        definition.warnings[0].contains("vars.fd"),
+        "{:?}",
+        definition.warnings
+    );
+    assert_eq!(definition.files.len(), 1);
+    let vars = lab.path("vars.fd").display().to_string();
+    lab.run("qemu-img", &["create", "-q", "-f", "raw", &vars, "1M"]);
     libvirt.start_paused(&key).unwrap();
     let definition = libvirt.definition(&key).unwrap();
     assert_eq!(definition.warnings, [""; 0]);
+    assert_eq!(definition.files[1].name, "nvram.fd");
+    assert_eq!(
+        definition.files[1].content,
+        platform::contract::Content::HostPath(vars.clone())
+    );
+    // The mover puts the saved one at another place for each restored machine.
+    let copy = lab.path("restored-vars.fd").display().to_string();
+    lab.run("qemu-img", &["create", "-q", "-f", "raw", &copy, "1M"]);
 
     let path = lab.path("disks/restored.qcow2").display().to_string();
     lab.run("qemu-img", &["create", "-q", "-f", "qcow2", &path, "4M"]);
@@ -78,7 +105,7 @@ fn a_restored_machine_runs_beside_the_one_it_was_made_of_and_in_its_place() {
         }],
         networks: Networks::Keep,
         addresses: Addresses::Renew,
-        nvram: None,
+        nvram: Some(copy.clone()),
     };
     // The CD of the old host is not there any more.
     std::fs::remove_file(lab.path("disks/rich.iso")).unwrap();
@@ -88,6 +115,7 @@ fn a_restored_machine_runs_beside_the_one_it_was_made_of_and_in_its_place() {
     assert_eq!(libvirt.power(&new).unwrap(), Power::Paused);
     assert_eq!(libvirt.power(&key).unwrap(), Power::Paused);
     let xml = lab.virsh(&["dumpxml", "rich restored"]);
+    assert!(xml.contains(&format!(">{copy}</nvram>")), "{xml}");
     assert!(
         xml.contains("a &amp; b") && xml.contains("<serial>S1</serial>"),
         "{xml}"
