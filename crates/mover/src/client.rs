@@ -24,6 +24,8 @@ use deeds::{Client, Next};
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::PathBuf;
 
+/// Code of the error that ends work whose answer nobody reads any more.
+pub const READER_GONE: &str = "mover.client.reader-gone";
 /// The longest line of a prompt, in bytes.
 const LINE_LENGTH_MAX: u64 = 64 << 10;
 
@@ -55,7 +57,7 @@ pub struct Args {
 /// Of the one command, or of the first line that fails where lines come from a file.
 pub fn run(args: &Args) -> Result<()> {
     eprintln!(
-        "backstay client {}, process {}, log on standard error (RUST_LOG sets how much)",
+        "backstay client {}, process {}, log on standard error (BACKSTAY_LOG sets how much)",
         env!("CARGO_PKG_VERSION"),
         std::process::id()
     );

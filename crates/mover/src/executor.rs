@@ -145,11 +145,6 @@ impl Executor {
         }
     }
 
-    /// Whether a task runs or a point is in the making.
-    pub fn is_busy(&self) -> bool {
-        self.tasks.any_running() || self.state().making.is_some()
-    }
-
     /// Ends everything: tasks are stopped, what was not committed is thrown away.
     pub fn close(&self) {
         self.tasks.stop();

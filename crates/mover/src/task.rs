@@ -161,14 +161,6 @@ impl Tasks {
         Ok(Arc::clone(&entry.task))
     }
 
-    /// Whether any task still runs.
-    pub fn any_running(&self) -> bool {
-        self.table()
-            .tasks
-            .values()
-            .any(|entry| !entry.task.has_ended())
-    }
-
     /// Asks all tasks to stop and waits until their threads are gone.
     pub fn stop_all(&self) {
         let threads: Vec<_> = {
@@ -294,10 +286,8 @@ mod tests {
                 }
             })
             .unwrap();
-        assert!(tasks.any_running());
         assert_eq!(tasks.find(number).unwrap().report(Duration::ZERO).end, None);
         tasks.stop();
-        assert!(!tasks.any_running());
         let end = tasks.find(number).unwrap().report(Duration::ZERO).end;
         assert!(matches!(
             end,

@@ -28,7 +28,19 @@ pub fn bytes(bytes: &[u8]) -> Result<()> {
     let mut out = std::io::stdout().lock();
     out.write_all(bytes)
         .and_then(|()| out.flush())
-        .map_err(|error| Error::io("writing to standard output", error))
+        .map_err(|error| match error.kind() {
+            std::io::ErrorKind::BrokenPipe => reader_gone(),
+            _ => Error::io("writing to standard output", error),
+        })
+}
+
+/// The reader of standard output wants no more (`| head`): work ends, and nothing is wrong.
+fn reader_gone() -> Error {
+    Error::new(
+        base::Kind::Cancelled,
+        super::READER_GONE,
+        "the reader of standard output has gone",
+    )
 }
 
 /// Writes a value as one line of JSON.

@@ -76,19 +76,20 @@ impl Crew {
         self.stopping.store(true, Ordering::Release);
     }
 
-    /// Why the crew stops, if a thread has failed. The error itself stays for [`Crew::finish`].
-    pub fn reason(&self) -> Option<Error> {
+    /// Why the crew stops, as far as is known to a thread that stops with `error`: the first error
+    /// of all, to be told to others. That error itself stays for [`Crew::finish`].
+    pub fn reason_for(&self, error: &Error) -> Error {
         let first = self
             .first_error
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        first.as_ref().map(|error| {
-            let copy = Error::new(error.kind(), error.code().to_owned(), error.to_string());
-            match error.hint_text() {
-                Some(hint) => copy.hint(hint),
-                None => copy,
-            }
-        })
+        match first
+            .as_ref()
+            .filter(|first| first.code() != NEIGHBOUR_GONE)
+        {
+            Some(first) => copy(first),
+            None => copy(error),
+        }
     }
 
     /// The end, after all threads were joined.
@@ -104,6 +105,15 @@ impl Crew {
             Some(error) => Err(error),
             None => Ok(()),
         }
+    }
+}
+
+/// The same error once more, its causes in its sentence.
+fn copy(error: &Error) -> Error {
+    let copy = Error::new(error.kind(), error.code().to_owned(), error.to_string());
+    match error.hint_text() {
+        Some(hint) => copy.hint(hint),
+        None => copy,
     }
 }
 

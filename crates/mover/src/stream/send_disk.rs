@@ -78,19 +78,13 @@ pub fn send_disk(order: &SendDisk<'_>, stream: BulkHalves) -> Result<()> {
     let crew = Crew::new(order.cancel);
     guarded(&crew, &breaker, || {
         crew.work(|| {
-            let terms = hear_terms(&mut receiver)?;
-            terms.check()?;
-            if terms.size != order.disk.size() {
-                return Err(Error::new(
-                    Kind::Conflict,
-                    "mover.stream.size",
-                    format!(
-                        "the other agent expects a disk of {} bytes, this one has {}",
-                        terms.size.0,
-                        order.disk.size().0
-                    ),
-                ));
-            }
+            let terms = match hear_terms(order, &mut receiver) {
+                Ok(terms) => terms,
+                Err(error) => {
+                    receiver.abort(&error);
+                    return Err(error);
+                }
+            };
             order.gauge.processed.add(terms.size.0);
             let (outbox, queue) = Outbox::new();
             let (asked, to_send) = unbounded();
@@ -100,7 +94,7 @@ pub fn send_disk(order: &SendDisk<'_>, stream: BulkHalves) -> Result<()> {
                 scope.spawn(move || {
                     crew.work(|| send_all(crew, sender, &queue, order.gauge));
                 });
-                scope.spawn(move || crew.work(|| hear_wants(receiver, offered)));
+                scope.spawn(move || crew.work(|| hear_wants(crew, receiver, offered)));
                 for _ in 0..processors() {
                     let (to_send, outbox) = (to_send.clone(), outbox.clone());
                     scope.spawn(move || {
@@ -123,11 +117,24 @@ pub fn send_disk(order: &SendDisk<'_>, stream: BulkHalves) -> Result<()> {
     order.cancel.check()
 }
 
-fn hear_terms(receiver: &mut BulkReceiver) -> Result<Terms> {
-    match receive(receiver)? {
-        Some(message) if message.kind == MessageKind::Terms => Ok(decode(&message.bytes)?.0),
-        _ => Err(malformed("it does not begin with its terms")),
+fn hear_terms(order: &SendDisk<'_>, receiver: &mut BulkReceiver) -> Result<Terms> {
+    let terms = match receive(receiver)? {
+        Some(message) if message.kind == MessageKind::Terms => decode::<Terms>(&message.bytes)?.0,
+        _ => return Err(malformed("it does not begin with its terms")),
+    };
+    terms.check()?;
+    let size = order.disk.size();
+    if terms.size != size {
+        return Err(Error::new(
+            Kind::Conflict,
+            "mover.stream.size",
+            format!(
+                "the other agent expects a disk of {} bytes, this one has {}",
+                terms.size.0, size.0
+            ),
+        ));
     }
+    Ok(terms)
 }
 
 /// Reads the disk and offers its windows.
@@ -252,14 +259,23 @@ fn outside() -> Error {
 }
 
 /// Hears which blocks are wanted, until the other side has nothing more to say.
-fn hear_wants(mut receiver: BulkReceiver, offered: &Offered) -> Result<()> {
-    while let Some(message) = receive(&mut receiver)? {
-        if message.kind != MessageKind::Want {
-            return Err(malformed("something else than an answer came"));
+fn hear_wants(crew: &Crew, mut receiver: BulkReceiver, offered: &Offered) -> Result<()> {
+    let mut hear = || {
+        while let Some(message) = receive(&mut receiver)? {
+            if message.kind != MessageKind::Want {
+                return Err(malformed("something else than an answer came"));
+            }
+            offered.answer(decode::<Want>(&message.bytes)?.0)?;
         }
-        offered.answer(decode::<Want>(&message.bytes)?.0)?;
+        Ok(())
+    };
+    match hear() {
+        Ok(()) => receiver.finish().map(drop),
+        Err(error) => {
+            receiver.abort(&crew.reason_for(&error));
+            Err(error)
+        }
     }
-    receiver.finish().map(drop)
 }
 
 /// Sends wanted blocks, window by window, until the queue is closed.

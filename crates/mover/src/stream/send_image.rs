@@ -37,9 +37,14 @@ pub fn send_image(
             scope.spawn(move || crew.work(|| send_all(crew, sender, &queue, gauge)));
             // The other side has nothing to say; this thread learns of its end or failure.
             scope.spawn(move || {
-                crew.work(|| match receive(&mut receiver)? {
-                    None => receiver.finish().map(drop),
-                    Some(_) => Err(malformed("a message that has no place here")),
+                crew.work(|| match receive(&mut receiver) {
+                    Ok(None) => receiver.finish().map(drop),
+                    other => {
+                        let misplaced = || malformed("a message that has no place here");
+                        let error = other.err().unwrap_or_else(misplaced);
+                        receiver.abort(&crew.reason_for(&error));
+                        Err(error)
+                    }
                 });
             });
             crew.work(|| {

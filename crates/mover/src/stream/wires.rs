@@ -64,17 +64,25 @@ pub fn send_all(
 ) -> Result<()> {
     gauge.set_threads(Stage::Network, 1);
     let mut booked = Duration::ZERO;
-    for message in queue {
-        crew.check()?;
-        gauge.transferred.add(message.bytes.len() as u64);
-        send(&mut sender, message)?;
-        let busy = sender.counters().busy;
-        gauge.book(Stage::Network, busy.saturating_sub(booked));
-        booked = busy;
+    let mut send_queued = || {
+        for message in queue {
+            crew.check()?;
+            gauge.transferred.add(message.bytes.len() as u64);
+            send(&mut sender, message)?;
+            let busy = sender.counters().busy;
+            gauge.book(Stage::Network, busy.saturating_sub(booked));
+            booked = busy;
+        }
+        // The queue also ends early, because a neighbour failed.
+        crew.check()
+    };
+    match send_queued() {
+        Ok(()) => sender.finish().map(drop),
+        Err(error) => {
+            sender.abort(&crew.reason_for(&error));
+            Err(error)
+        }
     }
-    // Ended early because a neighbour failed: the guard tells the other side, not a finish.
-    crew.check()?;
-    sender.finish().map(drop)
 }
 
 fn send(sender: &mut BulkSender, message: Message) -> Result<()> {
@@ -135,7 +143,7 @@ pub fn guarded(crew: &Crew, breaker: &StreamBreaker, work: impl FnOnce()) {
             while let Err(crossbeam_channel::RecvTimeoutError::Timeout) = wait.recv_deadline(next())
             {
                 if let Err(error) = crew.check() {
-                    breaker.fail(&crew.reason().unwrap_or(error));
+                    breaker.fail(&crew.reason_for(&error));
                     return;
                 }
             }

@@ -22,7 +22,9 @@ use std::path::Path;
 /// Where a repository is.
 pub fn access(folder: &Path, password: Option<&str>) -> RepositoryAccess {
     RepositoryAccess {
-        location: RepositoryLocation::Folder { path: folder.display().to_string() },
+        location: RepositoryLocation::Folder {
+            path: folder.display().to_string(),
+        },
         password: password.map(Secret::new),
     }
 }
@@ -34,8 +36,13 @@ pub trait Ask {
     /// Waits for a task's end.
     fn end(&self, task: u32) -> TaskReport {
         loop {
-            let request = Q::Progress { task, wait_millis: 5000 };
-            let A::Task(report) = self.ask(request).unwrap() else { panic!() };
+            let request = Q::Progress {
+                task,
+                wait_millis: 5000,
+            };
+            let A::Task(report) = self.ask(request).unwrap() else {
+                panic!()
+            };
             if report.end.is_some() {
                 return *report;
             }
@@ -61,7 +68,9 @@ impl Ask for Executor {
 pub fn order(name: &str, path: &Path, size: u64) -> DiskOrder {
     DiskOrder {
         name: name.to_owned(),
-        source: Some(DiskSource::Image { path: path.display().to_string() }),
+        source: Some(DiskSource::Image {
+            path: path.display().to_string(),
+        }),
         size: ByteCount(size),
         base: None,
         mode: ReadMode::All,
@@ -95,23 +104,50 @@ pub fn write_image(path: &Path, size: u64, seed: u64) {
     for _ in 0..20 {
         let mut bytes = vec![0; (1 + random.below(300 * KIB)) as usize];
         random.fill(&mut bytes);
-        file.write_all_at(&bytes, random.below(size - 300 * KIB)).unwrap();
+        file.write_all_at(&bytes, random.below(size - 300 * KIB))
+            .unwrap();
     }
 }
 
 /// A new encrypted repository with one point of one image and a configuration.
 pub fn back_up_image(asked: &dyn Ask, repository: &Path, image: &Path, size: u64) -> Point {
-    let options = RepositoryOptions { encrypted: true, compression: Compression::Fast };
-    asked.ask(Q::CreateRepository { access: access(repository, Some("pw")), options }).unwrap();
+    let options = RepositoryOptions {
+        encrypted: true,
+        compression: Compression::Fast,
+    };
+    asked
+        .ask(Q::CreateRepository {
+            access: access(repository, Some("pw")),
+            options,
+        })
+        .unwrap();
     let point = point_id();
-    asked.ask(Q::BeginPoint { point, compression: Compression::Fast }).unwrap();
-    let report = asked.run(Q::CopyDisk { order: order("vda", image, size) });
+    asked
+        .ask(Q::BeginPoint {
+            point,
+            compression: Compression::Fast,
+        })
+        .unwrap();
+    let report = asked.run(Q::CopyDisk {
+        order: order("vda", image, size),
+    });
     assert!(matches!(&report.end, Some(TaskEnd::Disk(disk)) if disk.kind == PointKind::Full));
     let config = b"<domain/>".to_vec();
-    asked.ask(Q::PutFile { path: "domain.xml".to_owned(), bytes: config }).unwrap();
+    asked
+        .ask(Q::PutFile {
+            path: "domain.xml".to_owned(),
+            bytes: config,
+        })
+        .unwrap();
     let tracker = BTreeMap::from([("checkpoint".to_owned(), "c1".to_owned())]);
     let trackers = BTreeMap::from([("vda".to_owned(), tracker)]);
-    match asked.ask(Q::CommitPoint { draft: draft(), trackers }).unwrap() {
+    match asked
+        .ask(Q::CommitPoint {
+            draft: draft(),
+            trackers,
+        })
+        .unwrap()
+    {
         A::Point(made) => {
             assert_eq!(made.id, point);
             *made
@@ -126,7 +162,11 @@ fn restore_to(asked: &dyn Ask, point: PointId, path: &Path, format: &str) -> Tas
         format: format.to_owned(),
         overwrite: false,
     };
-    asked.run(Q::RestoreDisk { point, disk: "vda".to_owned(), target })
+    asked.run(Q::RestoreDisk {
+        point,
+        disk: "vda".to_owned(),
+        target,
+    })
 }
 
 #[test]
@@ -145,14 +185,25 @@ fn an_image_goes_into_a_repository_and_comes_back_bit_for_bit() {
 
     // Another process, another day: nothing but folder and password.
     let executor = Executor::of_this_machine();
-    let wrong = executor.ask(Q::OpenRepository { access: access(&vault, Some("no")) });
+    let wrong = executor.ask(Q::OpenRepository {
+        access: access(&vault, Some("no")),
+    });
     assert_eq!(wrong.unwrap_err().kind(), Kind::Denied);
-    executor.ask(Q::OpenRepository { access: access(&vault, Some("pw")) }).unwrap();
-    let A::Points(points) = executor.ask(Q::ListPoints).unwrap() else { panic!() };
+    executor
+        .ask(Q::OpenRepository {
+            access: access(&vault, Some("pw")),
+        })
+        .unwrap();
+    let A::Points(points) = executor.ask(Q::ListPoints).unwrap() else {
+        panic!()
+    };
     assert_eq!(points.len(), 1);
     assert_eq!((points[0].id, &points[0].disks), (made.id, &made.disks));
     let root = made.disks[0].root;
-    let (raw, qcow2) = (folder.path().join("out.raw"), folder.path().join("out.qcow2"));
+    let (raw, qcow2) = (
+        folder.path().join("out.raw"),
+        folder.path().join("out.qcow2"),
+    );
     for (path, format) in [(&raw, "raw"), (&qcow2, "qcow2")] {
         let report = restore_to(&executor, made.id, path, format);
         assert_eq!(report.end, Some(TaskEnd::Restored { root }), "{format}");
@@ -166,20 +217,42 @@ fn an_image_goes_into_a_repository_and_comes_back_bit_for_bit() {
     assert!(bytes == truth);
     // What is there is not overwritten by accident, and is still whole.
     let report = restore_to(&executor, made.id, &raw, "raw");
-    let Some(TaskEnd::Failed { code, .. }) = report.end else { panic!() };
+    let Some(TaskEnd::Failed { code, .. }) = report.end else {
+        panic!()
+    };
     assert_eq!(code, "mover.target.exists");
     assert!(std::fs::read(&raw).unwrap() == truth);
 
-    let read = |path: &str| Q::ReadFile { point: made.id, path: path.to_owned() };
-    assert_eq!(executor.ask(read("domain.xml")).unwrap(), A::Bytes(b"<domain/>".to_vec()));
-    assert_eq!(executor.ask(read("nvram")).unwrap_err().kind(), Kind::NotFound);
+    let read = |path: &str| Q::ReadFile {
+        point: made.id,
+        path: path.to_owned(),
+    };
+    assert_eq!(
+        executor.ask(read("domain.xml")).unwrap(),
+        A::Bytes(b"<domain/>".to_vec())
+    );
+    assert_eq!(
+        executor.ask(read("nvram")).unwrap_err().kind(),
+        Kind::NotFound
+    );
     let range = ByteRange::new(5, 100);
     let disk = "vda".to_owned();
-    let bytes = executor.ask(Q::ReadDisk { point: made.id, disk, range }).unwrap();
+    let bytes = executor
+        .ask(Q::ReadDisk {
+            point: made.id,
+            disk,
+            range,
+        })
+        .unwrap();
     assert_eq!(bytes, A::Bytes(truth[5..105].to_vec()));
     for read_data in [false, true] {
-        let report = executor.run(Q::Verify { point: None, read_data });
-        let Some(TaskEnd::Verified { whole, damages, .. }) = report.end else { panic!() };
+        let report = executor.run(Q::Verify {
+            point: None,
+            read_data,
+        });
+        let Some(TaskEnd::Verified { whole, damages, .. }) = report.end else {
+            panic!()
+        };
         assert_eq!((whole, damages), (vec![made.id], vec![]));
     }
 }
@@ -196,24 +269,64 @@ fn a_second_run_differs_by_what_was_written() {
     std::os::unix::fs::FileExt::write_all_at(&file, &[7; 4096], 9 * MIB).unwrap();
     drop(file);
     let point = point_id();
-    executor.ask(Q::BeginPoint { point, compression: Compression::None }).unwrap();
-    let again = DiskOrder { base: Some(first.id), ..order("vda", &image, size) };
+    executor
+        .ask(Q::BeginPoint {
+            point,
+            compression: Compression::None,
+        })
+        .unwrap();
+    let again = DiskOrder {
+        base: Some(first.id),
+        ..order("vda", &image, size)
+    };
     let report = executor.run(Q::CopyDisk { order: again });
-    assert!(report.counters.stored.0 < 600 * KIB, "{:?}", report.counters);
-    executor.ask(Q::CommitPoint { draft: draft(), trackers: BTreeMap::new() }).unwrap();
+    assert!(
+        report.counters.stored.0 < 600 * KIB,
+        "{:?}",
+        report.counters
+    );
+    executor
+        .ask(Q::CommitPoint {
+            draft: draft(),
+            trackers: BTreeMap::new(),
+        })
+        .unwrap();
     let disk = "vda".to_owned();
-    let diff =
-        Q::DiffDisk { point: first.id, other: point, disk: disk.clone(), from: ByteCount(0) };
-    let A::Ranges(ranges, None) = executor.ask(diff).unwrap() else { panic!() };
-    assert!(ranges.iter().any(|r| r.intersection(&ByteRange::new(9 * MIB, 4096)).is_some()));
+    let diff = Q::DiffDisk {
+        point: first.id,
+        other: point,
+        disk: disk.clone(),
+        from: ByteCount(0),
+    };
+    let A::Ranges(ranges, None) = executor.ask(diff).unwrap() else {
+        panic!()
+    };
+    assert!(
+        ranges
+            .iter()
+            .any(|r| r.intersection(&ByteRange::new(9 * MIB, 4096)).is_some())
+    );
     assert!(ranges.iter().map(|range| range.length.0).sum::<u64>() <= MIB);
-    let map = Q::MapDisk { point, disk, from: ByteCount(0) };
-    let A::Ranges(ranges, None) = executor.ask(map).unwrap() else { panic!() };
+    let map = Q::MapDisk {
+        point,
+        disk,
+        from: ByteCount(0),
+    };
+    let A::Ranges(ranges, None) = executor.ask(map).unwrap() else {
+        panic!()
+    };
     assert!(ranges.windows(2).all(|pair| pair[0].end() < pair[1].offset));
 
-    executor.ask(Q::DeletePoints { points: vec![first.id, first.id] }).unwrap();
+    executor
+        .ask(Q::DeletePoints {
+            points: vec![first.id, first.id],
+        })
+        .unwrap();
     let report = executor.run(Q::Collect);
-    assert!(matches!(report.end, Some(TaskEnd::Collected { .. })), "{report:?}");
+    assert!(
+        matches!(report.end, Some(TaskEnd::Collected { .. })),
+        "{report:?}"
+    );
     let report = restore_to(&executor, point, &folder.path().join("back.raw"), "raw");
     assert!(matches!(report.end, Some(TaskEnd::Restored { .. })));
     let truth = std::fs::read(&image).unwrap();
@@ -228,33 +341,65 @@ fn commands_that_make_no_sense_now_are_refused_and_lose_nothing() {
     let executor = Executor::of_this_machine();
     let code = |request: Q| executor.ask(request).unwrap_err().code().to_owned();
     assert_eq!(code(Q::ListPoints), "mover.repository.not-open");
-    assert_eq!(code(Q::Progress { task: 9, wait_millis: 0 }), "mover.task.unknown");
-    let options = RepositoryOptions { encrypted: true, ..RepositoryOptions::default() };
-    let without = Q::CreateRepository { access: access(&vault, None), options };
+    assert_eq!(
+        code(Q::Progress {
+            task: 9,
+            wait_millis: 0
+        }),
+        "mover.task.unknown"
+    );
+    let options = RepositoryOptions {
+        encrypted: true,
+        ..RepositoryOptions::default()
+    };
+    let without = Q::CreateRepository {
+        access: access(&vault, None),
+        options,
+    };
     assert_eq!(code(without), "mover.repository.password-missing");
     back_up_image(&executor, &vault, &image, 4 * MIB);
-    let copy = Q::CopyDisk { order: order("vda", &image, 4 * MIB) };
+    let copy = Q::CopyDisk {
+        order: order("vda", &image, 4 * MIB),
+    };
     assert_eq!(code(copy.clone()), "mover.point.none");
-    let begin = Q::BeginPoint { point: point_id(), compression: Compression::Fast };
+    let begin = Q::BeginPoint {
+        point: point_id(),
+        compression: Compression::Fast,
+    };
     executor.ask(begin.clone()).unwrap();
     assert_eq!(code(begin), "mover.point.in-making");
-    let reopen = Q::OpenRepository { access: access(&vault, Some("pw")) };
+    let reopen = Q::OpenRepository {
+        access: access(&vault, Some("pw")),
+    };
     assert_eq!(code(reopen), "mover.repository.point-in-making");
-    let bad_name = Q::CopyDisk { order: order("../vda", &image, 4 * MIB) };
+    let bad_name = Q::CopyDisk {
+        order: order("../vda", &image, 4 * MIB),
+    };
     assert_eq!(code(bad_name), "mover.disk.name");
     // The wrong size: the disk fails, and its name is free again.
-    let report = executor.run(Q::CopyDisk { order: order("vda", &image, 5 * MIB) });
-    let Some(TaskEnd::Failed { code: failed, .. }) = report.end else { panic!() };
+    let report = executor.run(Q::CopyDisk {
+        order: order("vda", &image, 5 * MIB),
+    });
+    let Some(TaskEnd::Failed { code: failed, .. }) = report.end else {
+        panic!()
+    };
     assert_eq!(failed, "mover.source.size");
     executor.run(copy.clone());
     assert_eq!(code(copy), "mover.point.disk-exists");
-    let changed = DiskOrder { mode: ReadMode::Changed, ..order("vdb", &image, 4 * MIB) };
+    let changed = DiskOrder {
+        mode: ReadMode::Changed,
+        ..order("vdb", &image, 4 * MIB)
+    };
     let report = executor.run(Q::CopyDisk { order: changed });
-    let Some(TaskEnd::Failed { code: failed, .. }) = report.end else { panic!() };
+    let Some(TaskEnd::Failed { code: failed, .. }) = report.end else {
+        panic!()
+    };
     assert_eq!(failed, "mover.disk.no-base");
     executor.ask(Q::AbortPoint).unwrap();
     executor.ask(Q::AbortPoint).unwrap();
-    let A::Points(points) = executor.ask(Q::ListPoints).unwrap() else { panic!() };
+    let A::Points(points) = executor.ask(Q::ListPoints).unwrap() else {
+        panic!()
+    };
     assert_eq!(points.len(), 1);
 }
 
@@ -263,23 +408,52 @@ fn small_files_of_the_host_are_read_written_and_removed() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("nvram").display().to_string();
     let executor = Executor::of_this_machine();
-    let write = Q::WriteHostFile { path: path.clone(), bytes: b"vars".to_vec() };
+    let write = Q::WriteHostFile {
+        path: path.clone(),
+        bytes: b"vars".to_vec(),
+    };
     executor.ask(write.clone()).unwrap();
     assert_eq!(executor.ask(write).unwrap_err().kind(), Kind::Exists);
     let read = Q::ReadHostFile { path: path.clone() };
-    assert_eq!(executor.ask(read.clone()).unwrap(), A::Bytes(b"vars".to_vec()));
+    assert_eq!(
+        executor.ask(read.clone()).unwrap(),
+        A::Bytes(b"vars".to_vec())
+    );
     let folder_path = folder.path().display().to_string();
-    let not_a_file = Q::ReadHostFile { path: folder_path.clone() };
-    assert_eq!(executor.ask(not_a_file).unwrap_err().code(), "mover.file.not-a-file");
+    let not_a_file = Q::ReadHostFile {
+        path: folder_path.clone(),
+    };
+    assert_eq!(
+        executor.ask(not_a_file).unwrap_err().code(),
+        "mover.file.not-a-file"
+    );
     let fifo = folder.path().join("fifo");
-    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
-    let pipe = Q::ReadHostFile { path: fifo.display().to_string() };
-    assert_eq!(executor.ask(pipe).unwrap_err().code(), "mover.file.not-a-file");
-    let remove = Q::RemoveHostFiles { paths: vec![path.clone(), path] };
+    assert!(
+        std::process::Command::new("mkfifo")
+            .arg(&fifo)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let pipe = Q::ReadHostFile {
+        path: fifo.display().to_string(),
+    };
+    assert_eq!(
+        executor.ask(pipe).unwrap_err().code(),
+        "mover.file.not-a-file"
+    );
+    let remove = Q::RemoveHostFiles {
+        paths: vec![path.clone(), path],
+    };
     executor.ask(remove).unwrap();
     assert_eq!(executor.ask(read).unwrap_err().kind(), Kind::NotFound);
-    let remove = Q::RemoveHostFiles { paths: vec![folder_path] };
-    assert_eq!(executor.ask(remove).unwrap_err().code(), "mover.file.not-a-file");
+    let remove = Q::RemoveHostFiles {
+        paths: vec![folder_path],
+    };
+    assert_eq!(
+        executor.ask(remove).unwrap_err().code(),
+        "mover.file.not-a-file"
+    );
 }
 
 #[test]
@@ -293,20 +467,44 @@ fn an_image_is_recognised_and_a_raw_one_cannot_pose_as_another() {
     bytes.resize(MIB as usize, 0);
     std::fs::write(&path, &bytes).unwrap();
     let executor = Executor::of_this_machine();
-    let probe = Q::ProbeImage { path: qcow2.display().to_string() };
-    let A::Image(image) = executor.ask(probe).unwrap() else { panic!() };
-    assert_eq!((image.format.as_str(), image.size), ("qcow2", ByteCount(MIB)));
+    let probe = Q::ProbeImage {
+        path: qcow2.display().to_string(),
+    };
+    let A::Image(image) = executor.ask(probe).unwrap() else {
+        panic!()
+    };
+    assert_eq!(
+        (image.format.as_str(), image.size),
+        ("qcow2", ByteCount(MIB))
+    );
 
     let mut order = order("vda", &path, MIB);
-    order.attributes.insert("format".to_owned(), "raw".to_owned());
+    order
+        .attributes
+        .insert("format".to_owned(), "raw".to_owned());
     let vault = folder.path().join("vault");
     let options = RepositoryOptions::default();
-    executor.ask(Q::CreateRepository { access: access(&vault, None), options }).unwrap();
+    executor
+        .ask(Q::CreateRepository {
+            access: access(&vault, None),
+            options,
+        })
+        .unwrap();
     let point = point_id();
-    executor.ask(Q::BeginPoint { point, compression: Compression::Fast }).unwrap();
+    executor
+        .ask(Q::BeginPoint {
+            point,
+            compression: Compression::Fast,
+        })
+        .unwrap();
     let report = executor.run(Q::CopyDisk { order });
     assert!(matches!(report.end, Some(TaskEnd::Disk(_))), "{report:?}");
-    executor.ask(Q::CommitPoint { draft: draft(), trackers: BTreeMap::new() }).unwrap();
+    executor
+        .ask(Q::CommitPoint {
+            draft: draft(),
+            trackers: BTreeMap::new(),
+        })
+        .unwrap();
     let out = folder.path().join("out.raw");
     restore_to(&executor, point, &out, "raw");
     assert!(std::fs::read(&out).unwrap() == bytes);

@@ -29,7 +29,10 @@ fn history(seed: u64) {
     let first = writer(&repository);
     let root = back_up_all(&disk.snapshot(), &first, &Gauge::default()).unwrap();
     let mut last = publish(&first, ByteCount(disk.bytes.len() as u64), root);
-    assert!(restored(&repository, &last) == disk.bytes, "seed {seed}: full");
+    assert!(
+        restored(&repository, &last) == disk.bytes,
+        "seed {seed}: full"
+    );
     for round in 0..6 {
         let old_size = disk.bytes.len() as u64;
         if random.one_in(3) {
@@ -48,11 +51,17 @@ fn history(seed: u64) {
         let full = back_up_all(&snapshot, &writer, &Gauge::default()).unwrap();
         assert_eq!(root, full, "seed {seed}, round {round}");
         last = publish(&writer, size, root);
-        assert!(restored(&repository, &last) == disk.bytes, "seed {seed}, round {round}");
+        assert!(
+            restored(&repository, &last) == disk.bytes,
+            "seed {seed}, round {round}"
+        );
         // Nothing was read but what is marked and what is new beyond the old end.
         let marked: u64 = changes.iter().map(|extent| extent.range.length.0).sum();
         let most = marked + size.0.saturating_sub(old_size) + GRANULE;
-        assert!(gauge.counters().read.0 <= most, "seed {seed}, round {round}");
+        assert!(
+            gauge.counters().read.0 <= most,
+            "seed {seed}, round {round}"
+        );
         assert_eq!(gauge.counters().done, size);
         assert_eq!(gauge.counters().processed, size);
     }
@@ -126,7 +135,10 @@ fn what_is_there_already_is_not_stored_again() {
     assert!(gauge.counters().stored.0 > 0);
     publish(&first, ByteCount(8 * MIB), root);
     let (gauge, second) = (Gauge::default(), writer(&repository));
-    assert_eq!(back_up_all(&disk.snapshot(), &second, &gauge).unwrap(), root);
+    assert_eq!(
+        back_up_all(&disk.snapshot(), &second, &gauge).unwrap(),
+        root
+    );
     assert_eq!(gauge.counters().stored, ByteCount::ZERO);
 }
 
@@ -158,7 +170,11 @@ fn a_request_to_stop_is_honoured_at_any_window() {
     for reads in [0, 1, 7, 20, 31] {
         let cancel = Cancel::new();
         let left = std::sync::atomic::AtomicI64::new(reads);
-        let source = Stopper { disk: disk.snapshot(), cancel: cancel.clone(), left };
+        let source = Stopper {
+            disk: disk.snapshot(),
+            cancel: cancel.clone(),
+            left,
+        };
         let (gauge, writer) = (Gauge::default(), writer(&repository));
         let order = Backup {
             disk: &source,
@@ -167,7 +183,11 @@ fn a_request_to_stop_is_honoured_at_any_window() {
             gauge: &gauge,
             cancel: &cancel,
         };
-        assert_eq!(back_up(&order).unwrap_err().kind(), Kind::Cancelled, "{reads}");
+        assert_eq!(
+            back_up(&order).unwrap_err().kind(),
+            Kind::Cancelled,
+            "{reads}"
+        );
         writer.abort().unwrap();
     }
     assert!(repository.points().unwrap().points.is_empty());
@@ -179,6 +199,7 @@ fn errors_of_the_source_end_it_with_their_place() {
     let repository = repository_in(&folder);
     let mut disk = TrackedDisk::new(8 * MIB);
     disk.scribble(&SeededRandom::new(5), 60);
+    disk.write(5 * MIB, &[1; 8 * KIB as usize]);
     let faulty = FaultDisk::new(disk.snapshot());
     let whole = ByteRange::new(0, 8 * MIB);
     // Twice is a stumble, for ever is an error.
@@ -235,7 +256,11 @@ fn a_restore_fails_with_its_target_and_stops_on_request() {
     let root = back_up_all(&disk.snapshot(), &first, &Gauge::default()).unwrap();
     let point = publish(&first, ByteCount(8 * MIB), root);
     let reader = repository.open_disk(&point, "vda").unwrap();
-    let stored = StoredDisk { repository: &repository, root, reader: &reader };
+    let stored = StoredDisk {
+        repository: &repository,
+        root,
+        reader: &reader,
+    };
     let run = |disk: &dyn base::block::BlockWrite, cancel: &Cancel| {
         let target = Target { disk, blank: true };
         restore(&stored, &target, &Gauge::default(), cancel)
@@ -248,7 +273,10 @@ fn a_restore_fails_with_its_target_and_stops_on_request() {
     faulty.disarm();
     assert_eq!(run(&faulty, &cancel).unwrap_err().kind(), Kind::Cancelled);
     let small = MemoryDisk::new(ByteCount(8 * MIB - 512)).unwrap();
-    assert_eq!(run(&small, &Cancel::new()).unwrap_err().code(), "mover.restore.target-small");
+    assert_eq!(
+        run(&small, &Cancel::new()).unwrap_err().code(),
+        "mover.restore.target-small"
+    );
     let larger = MemoryDisk::new(ByteCount(9 * MIB)).unwrap();
     run(&larger, &Cancel::new()).unwrap();
     assert!(larger.to_vec()[..8 << 20] == disk.bytes);

@@ -29,13 +29,23 @@ pub const GRANULE: u64 = 64 * KIB;
 
 /// Clock and randomness of this machine.
 pub fn environment() -> Environment {
-    Environment { clock: Arc::new(OsClock), random: Arc::new(OsRandom) }
+    Environment {
+        clock: Arc::new(OsClock),
+        random: Arc::new(OsRandom),
+    }
 }
 
 /// Small windows, so that small disks have many.
 pub fn small_windows() -> CreateOptions {
-    let cut = CutParameters { window: (256 * KIB) as u32, ..CutParameters::default() };
-    CreateOptions { cut, reserve: Some(ByteCount(64 * KIB)), ..CreateOptions::default() }
+    let cut = CutParameters {
+        window: (256 * KIB) as u32,
+        ..CutParameters::default()
+    };
+    CreateOptions {
+        cut,
+        reserve: Some(ByteCount(64 * KIB)),
+        ..CreateOptions::default()
+    }
 }
 
 /// A repository with small windows in files.
@@ -50,7 +60,10 @@ pub fn repository_in(folder: &tempfile::TempDir) -> Repository {
 
 /// A writer as the executor makes it.
 pub fn writer(repository: &Repository) -> Writer {
-    let options = WriterOptions { check_ids: false, ..WriterOptions::default() };
+    let options = WriterOptions {
+        check_ids: false,
+        ..WriterOptions::default()
+    };
     repository.writer(options).unwrap()
 }
 
@@ -100,7 +113,10 @@ pub struct TrackedDisk {
 impl TrackedDisk {
     /// Zeros.
     pub fn new(size: u64) -> Self {
-        let mut disk = Self { bytes: Vec::new(), dirty: Vec::new() };
+        let mut disk = Self {
+            bytes: Vec::new(),
+            dirty: Vec::new(),
+        };
         disk.resize(size);
         disk.dirty.fill(false);
         disk
@@ -148,8 +164,11 @@ impl TrackedDisk {
             let length = GRANULE.min(self.bytes.len() as u64 - start);
             if std::mem::take(dirty) {
                 let zero = is_zero(&self.bytes[start as usize..(start + length) as usize]);
-                let extent =
-                    if zero { Extent::zero(start, length) } else { Extent::data(start, length) };
+                let extent = if zero {
+                    Extent::zero(start, length)
+                } else {
+                    Extent::data(start, length)
+                };
                 push_extent(&mut changes, extent);
             }
         }
@@ -164,7 +183,13 @@ impl TrackedDisk {
 
 /// Backs up all of a disk; its root.
 pub fn back_up_all(disk: &dyn BlockRead, writer: &Writer, gauge: &Gauge) -> Result<Root> {
-    back_up(&Backup { disk, writer, changes: None, gauge, cancel: &Cancel::new() })
+    back_up(&Backup {
+        disk,
+        writer,
+        changes: None,
+        gauge,
+        cancel: &Cancel::new(),
+    })
 }
 
 /// Backs up what changed since a point; its root.
@@ -178,18 +203,35 @@ pub fn back_up_changes(
 ) -> Result<Root> {
     let base = writer.base(base.id)?;
     let old = base.disk("vda")?;
-    let base = StoredBase { root: old.root, size: old.size, repository: repository.clone() };
+    let base = StoredBase {
+        root: old.root,
+        size: old.size,
+        repository: repository.clone(),
+    };
     let changes = Some(ChangedSince { map, base: &base });
-    back_up(&Backup { disk, writer, changes, gauge, cancel: &Cancel::new() })
+    back_up(&Backup {
+        disk,
+        writer,
+        changes,
+        gauge,
+        cancel: &Cancel::new(),
+    })
 }
 
 /// The bytes of a disk of a point, restored to a disk that was full of something else.
 pub fn restored(repository: &Repository, point: &Point) -> Vec<u8> {
     let reader = repository.open_disk(point, "vda").unwrap();
     let root = point.disk("vda").unwrap().root;
-    let stored = StoredDisk { repository, root, reader: &reader };
+    let stored = StoredDisk {
+        repository,
+        root,
+        reader: &reader,
+    };
     let disk = MemoryDisk::from(vec![0xaa; reader.size().0 as usize]);
-    let target = Target { disk: &disk, blank: false };
+    let target = Target {
+        disk: &disk,
+        blank: false,
+    };
     let written = restore(&stored, &target, &Gauge::default(), &Cancel::new()).unwrap();
     assert_eq!(written, root);
     disk.to_vec()
@@ -205,7 +247,10 @@ impl FailingFiles {
     /// All is well until [`FailingFiles::fail_after`].
     pub fn new(folder: &std::path::Path) -> Self {
         let files = OsFiles::open(folder).unwrap();
-        Self { files, left: Arc::new(AtomicI64::new(i64::MAX)) }
+        Self {
+            files,
+            left: Arc::new(AtomicI64::new(i64::MAX)),
+        }
     }
 
     /// So many writes still work.
@@ -217,7 +262,11 @@ impl FailingFiles {
         if left.fetch_sub(1, Ordering::SeqCst) > 0 {
             return Ok(());
         }
-        Err(Error::new(Kind::Full, "base.io.full", "the disk is full (a test says so)"))
+        Err(Error::new(
+            Kind::Full,
+            "base.io.full",
+            "the disk is full (a test says so)",
+        ))
     }
 }
 
@@ -237,7 +286,10 @@ impl FileWrite for FailingWrite {
 impl Files for FailingFiles {
     fn create(&self, path: &Path) -> Result<Box<dyn FileWrite>> {
         Self::spend(&self.left)?;
-        Ok(Box::new(FailingWrite(self.files.create(path)?, Arc::clone(&self.left))))
+        Ok(Box::new(FailingWrite(
+            self.files.create(path)?,
+            Arc::clone(&self.left),
+        )))
     }
     fn open(&self, path: &Path) -> Result<Arc<dyn FileRead>> {
         self.files.open(path)
@@ -319,7 +371,11 @@ impl BlockRead for ComputedDisk {
         let mut at = range.offset.0;
         while at < range.end().0 {
             let end = ((at / Self::RUN + 1) * Self::RUN).min(range.end().0);
-            let extent = if self.is_data(at) { Extent::data } else { Extent::zero };
+            let extent = if self.is_data(at) {
+                Extent::data
+            } else {
+                Extent::zero
+            };
             push_extent(&mut extents, extent(at, end - at));
             at = end;
         }
@@ -361,14 +417,18 @@ impl Site {
     /// A new one.
     pub fn new() -> Self {
         let id = SiteId::generate(&OsClock, &OsRandom);
-        Self { authority: Authority::create(id, &OsClock, &OsRandom).unwrap() }
+        Self {
+            authority: Authority::create(id, &OsClock, &OsRandom).unwrap(),
+        }
     }
 
     /// An identity on some host.
     pub fn identity(&self, role: Role) -> Identity {
         let host = HostId::generate(&OsClock, &OsRandom);
         let validity = Duration::from_secs(86_400);
-        self.authority.issue(role, host, validity, &OsClock, &OsRandom).unwrap()
+        self.authority
+            .issue(role, host, validity, &OsClock, &OsRandom)
+            .unwrap()
     }
 
     /// The same, saved in a folder.
