@@ -7,6 +7,7 @@ use super::machine::given;
 use super::program::{Figures, Point, Site};
 use super::table::{self, Row};
 use crate::command::Run;
+use crate::content::{Numbers, file, noise};
 use crate::digest;
 use crate::lab::make_folder;
 use crate::step::{Steps, detail};
@@ -22,7 +23,7 @@ const JOB: &str = "image";
 const REPOSITORY: &str = "vault";
 /// How much is changed between the two backups: places, and bytes in each.
 const PLACES: u64 = 16;
-const PLACE_BYTES: u64 = 64 << 10;
+const PLACE_BYTES: usize = 64 << 10;
 
 /// A folder that goes away when dropped.
 struct Scratch(PathBuf);
@@ -65,7 +66,7 @@ pub fn tell(image: &Path, program: Option<&Path>, cancel: &Cancel) -> Result<()>
         back_up("full", &copy, &scratch.0, &site, cancel)
     })?;
     steps.run("changing 1 MiB in 16 places of the copy", || {
-        change(&copy, cancel)
+        change(&copy, &scratch.0, cancel)
     })?;
     let mut second = steps.run("second backup", || {
         back_up("second", &copy, &scratch.0, &site, cancel)
@@ -145,7 +146,7 @@ fn copy_image(image: &Path, scratch: &Path, cancel: &Cancel) -> Result<Copy> {
         )
         .hint("flatten it first: qemu-img convert -O qcow2 IMAGE FLAT.qcow2"));
     }
-    if bytes < PLACES * PLACE_BYTES * 2 {
+    if bytes < PLACES * PLACE_BYTES as u64 * 2 {
         return Err(
             Error::invalid("xtask.demo.image", "the image is too small for this story")
                 .hint("take one of at least 2 MiB"),
@@ -163,14 +164,17 @@ fn copy_image(image: &Path, scratch: &Path, cancel: &Cancel) -> Result<Copy> {
 }
 
 /// Writes into the copy with QEMU's own tool, at places spread over the disk.
-fn change(copy: &Copy, cancel: &Cancel) -> Result<()> {
+fn change(copy: &Copy, scratch: &Path, cancel: &Cancel) -> Result<()> {
+    let mut numbers = Numbers(copy.bytes);
     let step = copy.bytes / PLACES;
     let mut run = Run::new("qemu-io").args(["-f", &copy.format]);
     for place in 0..PLACES {
         let offset = (place * step) & !4_095;
+        let content = scratch.join(format!("change-{place}"));
+        file(&content, |out| noise(out, &mut numbers, PLACE_BYTES))?;
         run = run.args([
             "-c",
-            &format!("write -P {} {offset} {PLACE_BYTES}", 0x41 + place),
+            &format!("write -s {} {offset} {PLACE_BYTES}", content.display()),
         ]);
     }
     let said = run

@@ -13,10 +13,6 @@ const SPARE_PORTS: usize = 8;
 pub struct Description {
     /// Name of the machine.
     pub name: String,
-    /// The kernel.
-    pub kernel: PathBuf,
-    /// Its initramfs.
-    pub initramfs: PathBuf,
     /// qcow2 files, in order: vda, vdb, …
     pub disks: Vec<PathBuf>,
     /// Where the serial console is written.
@@ -42,9 +38,7 @@ impl Description {
   <vcpu>1</vcpu>
   <os>
     <type arch='x86_64' machine='q35'>hvm</type>
-    <kernel>{kernel}</kernel>
-    <initrd>{initramfs}</initrd>
-    <cmdline>console=ttyS0 quiet panic=-1</cmdline>
+    <boot dev='hd'/>
   </os>
   <features><acpi/></features>
   <cpu mode='maximum'/>
@@ -63,8 +57,6 @@ impl Description {
 ",
             name = escaped(&self.name),
             memory = self.memory_mib,
-            kernel = escaped(&self.kernel.to_string_lossy()),
-            initramfs = escaped(&self.initramfs.to_string_lossy()),
             console = escaped(&self.console.to_string_lossy()),
         )
     }
@@ -97,8 +89,6 @@ mod tests {
     fn names_cannot_break_out_of_the_description() {
         let description = Description {
             name: "a'><b&".to_owned(),
-            kernel: "/k".into(),
-            initramfs: "/i".into(),
             disks: vec!["/one".into(), "/two".into()],
             console: "/c".into(),
             memory_mib: 256,

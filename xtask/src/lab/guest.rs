@@ -5,7 +5,7 @@
 
 use super::agent::Agent;
 use super::domain::Description;
-use super::parts::Parts;
+use super::parts;
 use super::{Lab, PREFIX};
 use crate::command::Run;
 use crate::step::{detail, said};
@@ -26,14 +26,12 @@ pub struct Guest<'a> {
 impl<'a> Guest<'a> {
     /// Makes a guest with a disk of its own and defines it. `name` is given the lab's prefix.
     pub fn make(lab: &'a Lab, name: &str, cancel: &Cancel) -> Result<Self> {
-        let parts = Parts::get(lab.folder(), cancel)?;
+        let built = parts::root_disk(lab.folder(), cancel)?;
         let guest = Self::known(lab, name)?;
         let disk = guest.folder.join("root.qcow2");
-        copy_sparse(&parts.root_disk, &disk, cancel)?;
+        copy_sparse(&built, &disk, cancel)?;
         let description = Description {
             name: guest.name.clone(),
-            kernel: parts.kernel,
-            initramfs: parts.initramfs,
             disks: vec![disk],
             console: guest.console(),
             memory_mib: MEMORY_MIB,

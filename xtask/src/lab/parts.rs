@@ -1,92 +1,84 @@
-//! What a lab guest is made of: kernel, initramfs and root disk, built once and kept.
+//! What a lab guest is made of: a disk that boots by itself, built once and kept.
 //!
 //! Knows: which Debian packages the parts come from, in which order they are built, and that a
 //! change of the recipe makes them anew.
 //! Refuses to know: libvirt. A guest is put together elsewhere.
 //!
-//! Nothing is installed for this: packages are downloaded and unpacked into a folder. The kernel
-//! is Debian's cloud kernel, the user land is busybox and the QEMU guest agent with the libraries
-//! it needs, on an ext4 file system that the kernel mounts as its root.
+//! Nothing is installed for this: packages are downloaded and unpacked into a folder. GRUB loads
+//! Debian's cloud kernel from an ext4 file system, the kernel mounts that as its root, and the user
+//! land there is busybox and the QEMU guest agent with the libraries it needs. A restored machine
+//! therefore boots from nothing but its own disk.
 
+mod boot;
 mod cpio;
 mod demo_files;
 mod initramfs;
 mod root;
 
 use super::{make_folder, remove_folder};
+use crate::command::Run;
 use crate::need::unpack;
 use crate::step::{detail, said};
 use base::cancel::Cancel;
 use base::{Error, Kind, Result};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Size of the root disk as the guest sees it.
 pub const DISK_BYTES: u64 = 4 << 30;
 
 /// Raised when the way of building changes without any of the texts below changing.
-const RECIPE: &str = "1";
+const RECIPE: &str = "2";
 
-/// The finished parts.
-#[derive(Clone, Debug)]
-pub struct Parts {
-    /// Debian's kernel.
-    pub kernel: PathBuf,
-    /// Finds the root disk and goes there.
-    pub initramfs: PathBuf,
-    /// A qcow2 image to copy for each guest.
-    pub root_disk: PathBuf,
+/// The root disk of a guest, a qcow2 image to copy for each; built when it is not there yet.
+pub fn root_disk(lab: &Path, cancel: &Cancel) -> Result<PathBuf> {
+    let kept = lab.join("parts");
+    let folder = kept.join(recipe_digest());
+    let disk = folder.join("root.qcow2");
+    if folder.is_dir() {
+        return Ok(disk);
+    }
+    let started = Instant::now();
+    // Older recipes are of no use any more, half-built ones neither.
+    remove_folder(&kept)?;
+    let draft = kept.join("draft");
+    make_folder(&draft)?;
+    build(&draft, cancel)?;
+    std::fs::rename(&draft, &folder)
+        .map_err(|error| Error::io(format!("naming {}", folder.display()), error))?;
+    detail(format!(
+        "built the guest's disk in {}",
+        said(started.elapsed())
+    ));
+    Ok(disk)
 }
 
-impl Parts {
-    /// The parts in the lab's folder; built when they are not there yet.
-    pub fn get(lab: &Path, cancel: &Cancel) -> Result<Self> {
-        let kept = lab.join("parts");
-        let folder = kept.join(recipe_digest());
-        let parts = Self::within(&folder);
-        if folder.is_dir() {
-            return Ok(parts);
-        }
-        let started = Instant::now();
-        // Older recipes are of no use any more, half-built ones neither.
-        remove_folder(&kept)?;
-        let draft = kept.join("draft");
-        make_folder(&draft)?;
-        Self::build(&draft, cancel)?;
-        std::fs::rename(&draft, &folder)
-            .map_err(|error| Error::io(format!("naming {}", folder.display()), error))?;
-        detail(format!(
-            "built the guest's parts in {}",
-            said(started.elapsed())
-        ));
-        Ok(parts)
-    }
-
-    fn within(folder: &Path) -> Self {
-        Self {
-            kernel: folder.join("vmlinuz"),
-            initramfs: folder.join("initramfs.cpio"),
-            root_disk: folder.join("root.qcow2"),
-        }
-    }
-
-    fn build(folder: &Path, cancel: &Cancel) -> Result<()> {
-        let parts = Self::within(folder);
-        let packages = folder.join("packages");
-        fetch(&packages, cancel)?;
-        let kernel = find(&packages, &|name| name.starts_with("vmlinuz-"))?;
-        std::fs::copy(&kernel, &parts.kernel)
-            .map_err(|error| Error::io("copying the kernel", error))?;
-        let busybox = find(&packages, &|name| name == "busybox")?;
-        initramfs::build(&packages, &busybox, &parts.initramfs, cancel)?;
-        detail("making the root file system");
-        let tree = folder.join("tree");
-        root::lay_out(&packages, &busybox, &tree, cancel)?;
-        demo_files::write(&tree.join("demo"), cancel)?;
-        root::make_disk(&tree, &parts.root_disk, DISK_BYTES, cancel)?;
-        remove_folder(&tree)?;
-        remove_folder(&packages)
-    }
+fn build(folder: &Path, cancel: &Cancel) -> Result<()> {
+    let packages = folder.join("packages");
+    fetch(&packages, cancel)?;
+    detail("making the root file system");
+    let busybox = find(&packages, &|name| name == "busybox")?;
+    let tree = folder.join("tree");
+    root::lay_out(&packages, &busybox, &tree, cancel)?;
+    let boot = tree.join("boot");
+    make_folder(&boot)?;
+    let kernel = find(&packages, &|name| name.starts_with("vmlinuz-"))?;
+    std::fs::copy(&kernel, boot.join("vmlinuz"))
+        .map_err(|error| Error::io("copying the kernel", error))?;
+    initramfs::build(&packages, &busybox, &boot.join("initramfs.cpio"), cancel)?;
+    demo_files::write(&tree.join("demo"), cancel)?;
+    let raw = folder.join("root.raw");
+    root::make_file_system(&tree, &raw, DISK_BYTES, boot::PARTITION_START, cancel)?;
+    boot::make_bootable(&packages, &raw, DISK_BYTES, cancel)?;
+    Run::new("qemu-img")
+        .args(["convert", "-f", "raw", "-O", "qcow2"])
+        .args([&raw, &folder.join("root.qcow2")])
+        .deadline(Duration::from_secs(300))
+        .capture(cancel)?;
+    std::fs::remove_file(&raw)
+        .map_err(|error| Error::io(format!("removing {}", raw.display()), error))?;
+    remove_folder(&tree)?;
+    remove_folder(&packages)
 }
 
 fn recipe_digest() -> String {
@@ -96,6 +88,7 @@ fn recipe_digest() -> String {
         .iter()
         .chain(initramfs::RECIPE)
         .chain(root::RECIPE)
+        .chain(boot::RECIPE)
     {
         hasher.update(format!("{} {text}", text.len()).as_bytes());
     }
@@ -106,14 +99,19 @@ fn fetch(folder: &Path, cancel: &Cancel) -> Result<()> {
     let meta = "linux-image-cloud-amd64";
     let kernel = unpack::content_of(meta, "linux-image-", cancel)?;
     detail(format!(
-        "fetching {kernel}, busybox and the guest agent (nothing is installed)"
+        "fetching {kernel}, GRUB, busybox, guest agent (nothing is installed)"
     ));
     let mut names = vec![
         kernel,
         "busybox-static".to_owned(),
-        "qemu-guest-agent".to_owned(),
+        "grub-pc-bin".to_owned(),
     ];
-    names.extend(unpack::libraries_of("qemu-guest-agent", cancel)?);
+    for package in ["qemu-guest-agent", "grub-common"] {
+        names.push(package.to_owned());
+        names.extend(unpack::libraries_of(package, cancel)?);
+    }
+    names.sort();
+    names.dedup();
     unpack::fetch_unpacked(&names, folder, cancel)
 }
 

@@ -8,7 +8,8 @@ use base::Result;
 use base::cancel::Cancel;
 use std::time::Duration;
 
-const DEADLINE: Duration = Duration::from_secs(60);
+/// Long, because libvirt asks QEMU what it can do before the first start, and a busy machine is slow.
+const DEADLINE: Duration = Duration::from_secs(180);
 
 /// A connection's address; each call is a process of its own.
 #[derive(Clone, Debug)]

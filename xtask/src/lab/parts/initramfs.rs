@@ -37,11 +37,11 @@ for module in @MODULES@; do
     [ -f "/modules/$module.ko" ] && $bb insmod "/modules/$module.ko"
 done
 tries=0
-while [ ! -b /dev/vda ] && [ "$tries" -lt 100 ]; do
+while [ ! -b /dev/vda1 ] && [ "$tries" -lt 100 ]; do
     $bb usleep 50000
     tries=$((tries + 1))
 done
-if ! $bb mount -t ext4 -o noatime /dev/vda /root; then
+if ! $bb mount -t ext4 -o noatime /dev/vda1 /root; then
     echo "backstay-lab: the root disk cannot be mounted"
     $bb poweroff -f
 fi

@@ -1,7 +1,7 @@
 //! The guest's root file system: busybox, the guest agent, and what ties them together.
 //!
 //! Knows: which files a minimal guest needs, how the agent's libraries are found, and how an ext4
-//! image is made without mounting it.
+//! file system is made without mounting it.
 //! Refuses to know: the demonstration's own files; `demo_files` writes those.
 
 use super::find;
@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const LIBRARIES: &str = "lib/x86_64-linux-gnu";
-const LOADER: &str = "ld-linux-x86-64.so.2";
+/// The dynamic loader, by which unpacked programs run with unpacked libraries.
+pub const LOADER: &str = "ld-linux-x86-64.so.2";
 
 /// What busybox's init starts. The agent is started again if it ends.
 const INITTAB: &str = "\
@@ -106,15 +107,7 @@ fn lay_out_agent(packages: &Path, tree: &Path, cancel: &Cancel) -> Result<()> {
     let loader = find(packages, &|name| name == LOADER)?;
     copy(&agent, &tree.join("usr/sbin/qemu-ga"))?;
     copy(&loader, &tree.join("lib64").join(LOADER))?;
-    let search = ["lib", "usr/lib"]
-        .map(|lib| {
-            packages
-                .join(lib)
-                .join("x86_64-linux-gnu")
-                .to_string_lossy()
-                .into_owned()
-        })
-        .join(":");
+    let search = search_path(packages);
     let said = Run::new(&loader)
         .args(["--inhibit-cache", "--library-path", &search, "--list"])
         .arg(&agent)
@@ -150,31 +143,46 @@ fn libraries(list: &str) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Makes an ext4 image of the tree, then a qcow2 image of that.
-pub fn make_disk(tree: &Path, disk: &Path, bytes: u64, cancel: &Cancel) -> Result<()> {
-    let raw = disk.with_extension("raw");
-    let file = std::fs::File::create(&raw)
-        .map_err(|error| Error::io(format!("making {}", raw.display()), error))?;
-    file.set_len(bytes)
-        .map_err(|error| Error::io(format!("sizing {}", raw.display()), error))?;
-    drop(file);
-    // The image is known to be zero: without this the guest's kernel would write the empty inode
-    // tables in the background, and the first incremental backup would be full of them.
+/// Makes a raw disk with an ext4 file system of the tree, from byte `start` to the end.
+pub fn make_file_system(
+    tree: &Path,
+    disk: &Path,
+    bytes: u64,
+    start: u64,
+    cancel: &Cancel,
+) -> Result<()> {
+    let failed = |error| Error::io(format!("making {}", disk.display()), error);
+    std::fs::File::create(disk)
+        .and_then(|file| file.set_len(bytes))
+        .map_err(failed)?;
+    // The image is known to be zero: without saying so the guest's kernel would write the empty
+    // inode tables in the background, and the first incremental backup would be full of them.
+    // GRUB does not know the two features that are left out.
     Run::new("mkfs.ext4")
-        .args(["-q", "-F", "-L", "backstay-lab", "-E"])
-        .arg("assume_storage_prezeroed=1,root_owner=0:0")
+        .args(["-q", "-F", "-L", "backstay-lab", "-b", "4096"])
+        .args(["-O", "^metadata_csum_seed,^orphan_file", "-E"])
+        .arg(format!(
+            "offset={start},assume_storage_prezeroed=1,root_owner=0:0"
+        ))
         .arg("-d")
-        .arg(tree)
-        .arg(&raw)
+        .args([tree, disk])
+        .arg(((bytes - start) / 4_096).to_string())
         .deadline(Duration::from_secs(300))
-        .capture(cancel)?;
-    Run::new("qemu-img")
-        .args(["convert", "-f", "raw", "-O", "qcow2"])
-        .args([&raw, disk])
-        .deadline(Duration::from_secs(300))
-        .capture(cancel)?;
-    std::fs::remove_file(&raw)
-        .map_err(|error| Error::io(format!("removing {}", raw.display()), error))
+        .capture(cancel)
+        .map(drop)
+}
+
+/// Where the loader finds the unpacked libraries.
+pub fn search_path(packages: &Path) -> String {
+    ["lib", "usr/lib"]
+        .map(|lib| {
+            packages
+                .join(lib)
+                .join("x86_64-linux-gnu")
+                .to_string_lossy()
+                .into_owned()
+        })
+        .join(":")
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {
