@@ -4,6 +4,7 @@
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use console::{Common, Noun};
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 /// Backup and replication for virtual machines and computers.
@@ -12,6 +13,9 @@ use std::process::ExitCode;
 struct Program {
     #[command(flatten)]
     common: Common,
+    /// The process that started this role and is to be outlived by nothing of it
+    #[arg(long, hide = true, value_name = "PID")]
+    supervisor: Option<u32>,
     #[command(subcommand)]
     command: Command,
 }
@@ -45,10 +49,25 @@ struct Completion {
 }
 
 fn main() -> ExitCode {
-    let program = Program::parse();
+    let program = match Program::try_parse() {
+        Ok(program) => program,
+        Err(error) => return misunderstood(&error),
+    };
     log_to_stderr(&program.command);
     let json = program.common.json;
-    let ended = match program.command {
+    match run(program) {
+        Ok(code) => ExitCode::from(code),
+        // `| head` has seen enough.
+        Err(error) if error.code() == mover::client::READER_GONE => ExitCode::SUCCESS,
+        Err(error) => ExitCode::from(console::failure::report(&error, json)),
+    }
+}
+
+fn run(program: Program) -> base::Result<u8> {
+    if let Some(supervisor) = program.supervisor {
+        server::up::end_with(supervisor)?;
+    }
+    match program.command {
         Command::Noun(noun) => console::run(&program.common, &noun),
         Command::Up(args) => server::up::run(&args).map(|()| 0),
         Command::Server(args) => server::run(&args).map(|()| 0),
@@ -57,15 +76,26 @@ fn main() -> ExitCode {
         Command::Agent(args) => mover::agent::run(&args).map(|()| 0),
         Command::Client(args) => mover::client::run(&args).map(|()| 0),
         Command::Completion(args) => {
-            let mut command = Program::command();
-            clap_complete::generate(args.shell, &mut command, "backstay", &mut std::io::stdout());
-            Ok(0)
+            let (mut command, mut script) = (Program::command(), Vec::new());
+            clap_complete::generate(args.shell, &mut command, "backstay", &mut script);
+            console::show::line(&String::from_utf8_lossy(&script)).map(|()| 0)
         }
-    };
-    match ended {
-        Ok(code) => ExitCode::from(code),
-        Err(error) => ExitCode::from(console::failure::report(&error, json)),
     }
+}
+
+/// What the parser has to say: help goes to standard output, mistakes to standard error, as JSON
+/// where that was asked for.
+fn misunderstood(error: &clap::Error) -> ExitCode {
+    use clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand as Nothing;
+    let wants_json = std::env::args_os().any(|argument| argument == "--json");
+    if !error.use_stderr() || error.kind() == Nothing || !wants_json {
+        error.exit();
+    }
+    let text = error.render().to_string();
+    let text = text.trim_end().trim_start_matches("error: ");
+    let shown = base::Error::invalid("console.usage", text)
+        .hint("\u{201c}backstay --help\u{201d} and \u{201c}backstay NOUN --help\u{201d} say what there is");
+    ExitCode::from(console::failure::report(&shown, true))
 }
 
 /// Roles say on standard error what they do; commands of people only what goes wrong.
@@ -78,6 +108,7 @@ fn log_to_stderr(command: &Command) {
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(usual));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
 }

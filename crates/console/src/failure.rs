@@ -20,10 +20,11 @@
 //! | 70 | a mistake in Backstay itself |
 
 use base::Error;
+use std::io::Write;
 
-/// Shows an error on standard error; its exit code.
+/// Shows an error on standard error; its exit code. Where nobody reads, the exit code says it.
 pub fn report(error: &Error, json: bool) -> u8 {
-    if json {
+    let text = if json {
         let word = serde_json::json!({
             "error": {
                 "code": error.code(),
@@ -32,13 +33,15 @@ pub fn report(error: &Error, json: bool) -> u8 {
                 "hint": error.hint_text(),
             }
         });
-        eprintln!("{word}");
+        word.to_string()
     } else {
-        eprintln!("error: {error}");
-        if let Some(hint) = error.hint_text() {
-            eprintln!(" hint: {hint}");
-        }
-        eprintln!(" code: {}", error.code());
-    }
+        let hint = error.hint_text().map(|hint| format!("\n hint: {hint}"));
+        format!(
+            "error: {error}{}\n code: {}",
+            hint.unwrap_or_default(),
+            error.code()
+        )
+    };
+    let _ = writeln!(std::io::stderr(), "{text}");
     error.kind().exit_code()
 }

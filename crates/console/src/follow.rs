@@ -7,7 +7,7 @@ use crate::show;
 use base::Result;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use protocol::words::console::{ConsoleRequest, ConsoleResponse};
-use protocol::words::session::{Level, LogLine, Session, SessionState, Task};
+use protocol::words::session::{Level, LogLine, Session, SessionKind, SessionState, Task};
 use std::collections::HashMap;
 use std::io::IsTerminal;
 
@@ -110,7 +110,7 @@ impl View {
     fn update(&mut self, session: &Session, lines: &[LogLine]) -> Result<()> {
         for line in lines {
             if self.json {
-                println!("{}", serde_json::json!({ "line": line }));
+                show::json_line(&serde_json::json!({ "line": line }))?;
             } else {
                 let text = draw_line(line);
                 self.bars.suspend(|| show::line(&text))?;
@@ -153,8 +153,7 @@ impl View {
 
     fn end(&self, session: &Session) -> Result<()> {
         if self.json {
-            println!("{}", serde_json::json!({ "session": session }));
-            return Ok(());
+            return show::json_line(&serde_json::json!({ "session": session }));
         }
         show::line(&summary(session))
     }
@@ -197,8 +196,16 @@ pub fn summary(session: &Session) -> String {
         session.name,
         session.state.name()
     );
-    if session.counters.processed.0 > 0 {
+    if moves_disks(&session.kind) && session.counters.processed.0 > 0 {
         text += &format!("\n  {}", show::counters(&session.counters));
     }
     text
+}
+
+/// Whether the counters of a session count bytes of disks. Others count points, packs and steps.
+const fn moves_disks(kind: &SessionKind) -> bool {
+    matches!(
+        kind,
+        SessionKind::Backup { .. } | SessionKind::RestoreMachine(_) | SessionKind::RestoreDisk(_)
+    )
 }

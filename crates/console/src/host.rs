@@ -46,7 +46,7 @@ pub fn run(server: &Server, verb: &Verb) -> Result<u8> {
             }
         }
         Verb::Remove { host } => match server.ask(&Q::HostRemove { key: host.clone() })? {
-            A::Done => show::line(&format!("host {host} removed"))?,
+            A::Done => show::done(server.json(), &format!("host {host} removed"))?,
             other => return Err(unexpected(&other)),
         },
     }

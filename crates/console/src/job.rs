@@ -191,7 +191,12 @@ pub fn run(server: &Server, verb: &Verb) -> Result<u8> {
         Verb::Enable { job } => set_enabled(server, job, true)?,
         Verb::Disable { job } => set_enabled(server, job, false)?,
         Verb::Delete { job } => match server.ask(&Q::JobDelete { key: job.clone() })? {
-            A::Done => show::line(&format!("job {job} deleted; its restore points stay"))?,
+            A::Done => {
+                show::done(
+                    server.json(),
+                    &format!("job {job} deleted; its restore points stay"),
+                )?;
+            }
             other => return Err(unexpected(&other)),
         },
         Verb::Run {
@@ -241,7 +246,10 @@ fn stop(server: &Server, job: &str, after_current: bool) -> Result<()> {
         key: session.id.to_string(),
         stop,
     })? {
-        A::Done => show::line(&format!("session {} was asked to stop", session.id.short())),
+        A::Done => show::done(
+            server.json(),
+            &format!("session {} was asked to stop", session.id.short()),
+        ),
         other => Err(unexpected(&other)),
     }
 }

@@ -123,7 +123,7 @@ pub fn run(server: &Server, verb: &Verb) -> Result<u8> {
                 A::Done => {
                     let text =
                         format!("repository {repository} forgotten; its files are untouched");
-                    show::line(&text).map(|()| 0)
+                    show::done(server.json(), &text).map(|()| 0)
                 }
                 other => Err(unexpected(&other)),
             };

@@ -61,7 +61,7 @@ pub fn run(server: &Server, verb: &Verb) -> Result<u8> {
                 key: session.clone(),
                 stop,
             })? {
-                A::Done => show::line("asked to stop")?,
+                A::Done => show::done(server.json(), "asked to stop")?,
                 other => return Err(unexpected(&other)),
             }
         }

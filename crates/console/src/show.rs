@@ -15,6 +15,22 @@ pub fn json(value: &impl Serialize) -> Result<()> {
     line(&text)
 }
 
+/// Writes JSON on one line to standard output, for answers that come one after another.
+pub fn json_line(value: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string(value)
+        .map_err(|error| Error::new(Kind::Bug, "console.json", "writing JSON").caused_by(error))?;
+    line(&text)
+}
+
+/// Says that something was done that has no other answer.
+pub fn done(as_json: bool, text: &str) -> Result<()> {
+    if as_json {
+        json(&serde_json::json!({ "done": text }))
+    } else {
+        line(text)
+    }
+}
+
 /// Writes a line to standard output. A reader that has gone away (`| head`) is no error.
 pub fn line(text: &str) -> Result<()> {
     match writeln!(std::io::stdout(), "{text}") {

@@ -3,7 +3,9 @@
 //! Knows: how a site is founded (authority, identities), and that a server and a mover service must
 //! run. Refuses to know: what they do.
 //!
-//! Each role is a process of its own. One that ends is started again, after a moment that grows.
+//! Each role is a process of its own. One that ends is started again, after a moment that grows. A
+//! supervisor that is killed takes its roles along ([`end_with`]), so that the next one can start
+//! them anew; managers and agents at work go on.
 
 use crate::state::{self, State};
 use crate::{api, end_requested};
@@ -12,6 +14,7 @@ use base::{Error, Kind, Result};
 use protocol::authority::{Authority, IDENTITY_VALIDITY};
 use protocol::words::console::{ConsoleRequest, ConsoleResponse};
 use protocol::{Client, Dialer, Expect, Identity, LinkOptions, Purpose, Role};
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -79,6 +82,7 @@ async fn supervise(args: &Args) -> Result<()> {
         path(&state.identity(Role::Agent))?,
     ];
     let (ending, ended) = tokio::sync::watch::channel(false);
+    let mut asked_to_end = std::pin::pin!(end_requested());
     let roles = [
         tokio::spawn(keep_running("server", server, ended.clone())),
         tokio::spawn(keep_running("mover", mover, ended)),
@@ -86,9 +90,8 @@ async fn supervise(args: &Args) -> Result<()> {
     tokio::select! {
         ready = wait_until_ready(&state, args) => match ready {
             Ok(()) => {
-                println!("ready: server on {}, mover on {}, state in {}",
-                    args.listen, args.mover_listen, state.folder().display());
-                end_requested().await;
+                say_ready(&state, args);
+                asked_to_end.await;
             }
             Err(error) => {
                 let _ = ending.send(true);
@@ -96,13 +99,45 @@ async fn supervise(args: &Args) -> Result<()> {
                 return Err(error);
             }
         },
-        () = end_requested() => {}
+        () = &mut asked_to_end => {}
     }
     let _ = ending.send(true);
     for role in roles {
         let _ = role.await;
     }
     Ok(())
+}
+
+/// Says so to whoever reads; nobody has to.
+fn say_ready(state: &State, args: &Args) {
+    let (server, mover) = (args.listen, args.mover_listen);
+    let folder = state.folder().display();
+    let mut out = std::io::stdout();
+    let _ = writeln!(
+        out,
+        "ready: server on {server}, mover on {mover}, state in {folder}"
+    );
+}
+
+/// Has this process asked to end when its supervisor is gone, however that came. Roles do it first
+/// of all when a supervisor has started them.
+///
+/// # Errors
+/// `Conflict` where the supervisor is gone already.
+pub fn end_with(supervisor: u32) -> Result<()> {
+    let doing = "tying this process to its supervisor";
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))
+        .map_err(|error| Error::io(doing, error.into()))?;
+    // It may have ended before the line above.
+    if std::os::unix::process::parent_id() == supervisor {
+        Ok(())
+    } else {
+        Err(Error::new(
+            Kind::Conflict,
+            "server.supervisor.gone",
+            "the supervisor is gone",
+        ))
+    }
 }
 
 fn path(path: &Path) -> Result<String> {
@@ -183,6 +218,8 @@ fn spawn(arguments: &[String]) -> Result<Child> {
     // A process group of its own: Ctrl-C at the terminal ends the supervisor, and the supervisor
     // ends the roles in order.
     Command::new(program)
+        .arg("--supervisor")
+        .arg(std::process::id().to_string())
         .args(arguments)
         .stdin(std::process::Stdio::null())
         .process_group(0)

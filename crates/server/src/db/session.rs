@@ -140,6 +140,20 @@ pub fn set_state(
          WHERE id = ?1 AND final = 0",
         params![id.to_string(), state.name(), to_json(state)?, state.is_final(), now.0],
     )?;
+    if state.is_final() {
+        end_tasks(transaction, id, state)?;
+    }
+    Ok(())
+}
+
+/// Tasks end with their session at the latest: a manager that died has not said how they did.
+fn end_tasks(transaction: &Transaction<'_>, id: SessionId, state: &SessionState) -> Result<()> {
+    for mut task in tasks(transaction, id)? {
+        if !task.state.is_final() {
+            task.state = state.clone();
+            put_task(transaction, id, &task)?;
+        }
+    }
     Ok(())
 }
 
