@@ -125,7 +125,7 @@ fn make_new(
     let mut random = [0; 16];
     run.desk.random().fill(&mut random);
     let identity = uuid::Builder::from_random_bytes(random).into_uuid();
-    let key = MachineKey(platform_key(order, name, identity));
+    let key = MachineKey(platform_key(order, plan, identity));
     let machine = run.journal.begin(
         Step::Machine {
             machine: key.0.clone(),
@@ -152,10 +152,11 @@ fn make_new(
 }
 
 /// The key a new machine will have, known before it is made so that it can be undone.
-fn platform_key(order: &RestoreMachine, name: &str, identity: Uuid) -> String {
+fn platform_key(order: &RestoreMachine, plan: &RestorePlan, identity: Uuid) -> String {
     match order.platform.name() {
         "libvirt" => identity.to_string(),
-        _ => name.to_owned(),
+        // A machine of images is known by its first image.
+        _ => plan.disks.first().map(|disk| disk.target.path.clone()).unwrap_or_default(),
     }
 }
 

@@ -189,7 +189,15 @@ fn put_definition(job: &Job<'_>, machine: &Machine, agent: &Agent) -> Result<()>
             Content::Bytes(bytes) => bytes.clone(),
             Content::HostPath(path) => {
                 let reader = job.run.agents.start(job.settings.host, &machine.name)?;
-                reader.bytes(&AgentRequest::ReadHostFile { path: path.clone() })?
+                match reader.bytes(&AgentRequest::ReadHostFile { path: path.clone() }) {
+                    Ok(bytes) => bytes,
+                    // NVRAM of a machine that never started does not exist yet.
+                    Err(error) if error.kind() == Kind::NotFound => {
+                        job.run.desk.warn_error(&machine.name, &error);
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                }
             }
         };
         match agent.ask(&AgentRequest::PutFile {
