@@ -83,6 +83,9 @@ impl Run {
             self.desk.log_error("", error);
         }
         recover::undo_all(self);
+        if self.desk.worst() == Level::Error {
+            recover::look_again(self);
+        }
         let state = self.end_state(&outcome);
         self.desk.finish(state, outcome.ok().flatten())
     }

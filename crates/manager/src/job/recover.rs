@@ -31,6 +31,18 @@ pub fn undo_all(run: &Run) {
     }
 }
 
+/// Has the server know the points as they are. Failing to is not worth failing for: a rescan, or
+/// the next run that fails, looks again.
+pub fn look_again(run: &Run) {
+    if let Err(error) = super::repository::relist(run) {
+        let error = error.context("looking which points there are");
+        run.desk.warn_error("", &error);
+    }
+    if let Err(error) = run.agents.stop_all() {
+        run.desk.warn_error("", &error);
+    }
+}
+
 /// What a manager does that was started to clean up after another.
 pub fn run(run: &Run) -> Result<()> {
     undo_all(run);
@@ -41,6 +53,7 @@ pub fn run(run: &Run) -> Result<()> {
             "something the session left could not be undone yet",
         ));
     }
+    look_again(run);
     let text = "what the session had begun was undone; the next run starts afresh";
     run.desk.log(Level::Error, "session.undone", "", text);
     run.desk.finish(SessionState::Failed, None)

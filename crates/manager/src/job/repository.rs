@@ -8,7 +8,7 @@ use base::{Error, Kind, Result};
 use protocol::words::agent::{AgentRequest, AgentResponse, Damage, TaskEnd, TaskReport};
 use protocol::words::manager::ManagerRequest;
 use protocol::words::repository::RepositoryOptions;
-use protocol::words::session::{Level, Outcome, SessionState};
+use protocol::words::session::{Level, Outcome, SessionKind, SessionState};
 
 /// Makes an empty repository.
 pub fn create(run: &Run, options: &RepositoryOptions) -> Result<()> {
@@ -48,6 +48,32 @@ pub fn rescan(run: &Run) -> Result<()> {
         &run.repository()?.name,
         text,
     );
+    Ok(())
+}
+
+/// Tells the server which points there really are, after work on them that did not end well: an
+/// agent or manager that died has not said which it had made or removed.
+pub fn relist(run: &Run) -> Result<()> {
+    if !matches!(
+        run.order.kind,
+        SessionKind::Backup { .. } | SessionKind::DeletePoints { .. }
+    ) {
+        return Ok(());
+    }
+    let (agent, summary) = run.open_repository("looking which points there are")?;
+    // Twice: what another session has published between the first look and the word about it was
+    // forgotten with that word, and is found by the second.
+    for complete in [true, false] {
+        let points = match agent.ask(&AgentRequest::ListPoints)? {
+            AgentResponse::Points(points) => points,
+            other => return Err(agent.unexpected(&other)),
+        };
+        run.desk.tell(&ManagerRequest::PointsFound {
+            repository: summary.id,
+            points,
+            complete,
+        })?;
+    }
     Ok(())
 }
 
