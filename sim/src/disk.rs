@@ -18,7 +18,7 @@ mod tree;
 pub use fault::{Call, Fault, Injection};
 pub use files::SimFiles;
 pub use log::Event;
-pub use promise::Broken;
+pub use promise::{Broken, On};
 pub use tree::Outcome;
 
 use base::digest::Digest;
@@ -149,7 +149,7 @@ impl SimDisk {
         self.state().faults.struck
     }
 
-    /// Breaks a promise of the door from now on. Discs made by [`Self::crash`] keep all promises.
+    /// Breaks a promise of the door from now on. Disks made by [`Self::crash`] keep all promises.
     pub fn break_promise(&self, broken: Broken) {
         self.state().broken.push(broken);
     }

@@ -9,22 +9,31 @@ use base::files::Path;
 /// One promise that is not kept.
 #[derive(Clone, Debug)]
 pub struct Broken {
-    /// The kind of call that says yes and does nothing: `Sync`, `SyncFolder`, `Remove` ...; for
-    /// `Lock` it is given to everybody, for `Publish` a taken name is replaced.
+    /// The kind of call that says yes and does nothing: `Sync`, `SyncFolder`, `Remove`. A `List`
+    /// that lies is empty, a `Lock` that lies is given to everybody, a `Publish` that lies replaces
+    /// what has the name.
     pub call: Call,
-    /// Only on paths that start with one of these; empty means all.
-    pub starts: Vec<String>,
-    /// And contain one of these; empty means all.
-    pub contains: Vec<String>,
+    /// On which paths.
+    pub on: On,
+}
+
+/// Paths on which a promise is broken.
+#[derive(Clone, Debug)]
+pub enum On {
+    /// This path alone.
+    Only(String),
+    /// Paths that start so.
+    Below(String),
+    /// Paths that contain this.
+    With(String),
 }
 
 impl Broken {
-    /// `call` lies on every path.
-    pub fn always(call: Call) -> Self {
+    /// `call` lies on this path alone.
+    pub fn only(call: Call, path: &str) -> Self {
         Self {
             call,
-            starts: Vec::new(),
-            contains: Vec::new(),
+            on: On::Only(path.to_owned()),
         }
     }
 
@@ -32,28 +41,26 @@ impl Broken {
     pub fn below(call: Call, start: &str) -> Self {
         Self {
             call,
-            starts: vec![start.to_owned()],
-            contains: Vec::new(),
+            on: On::Below(start.to_owned()),
         }
     }
 
     /// `call` lies on paths that contain this.
-    pub fn on(call: Call, part: &str) -> Self {
+    pub fn with(call: Call, part: &str) -> Self {
         Self {
             call,
-            starts: Vec::new(),
-            contains: vec![part.to_owned()],
+            on: On::With(part.to_owned()),
         }
     }
 
     /// Whether this call is one that lies.
     pub(super) fn breaks(&self, call: Call, path: &Path) -> bool {
         let path = path.as_str();
-        let any = |list: &[String], fits: &dyn Fn(&str) -> bool| {
-            list.is_empty() || list.iter().any(|text| fits(text))
-        };
         self.call == call
-            && any(&self.starts, &|text| path.starts_with(text))
-            && any(&self.contains, &|text| path.contains(text))
+            && match &self.on {
+                On::Only(text) => path == text,
+                On::Below(text) => path.starts_with(text.as_str()),
+                On::With(text) => path.contains(text.as_str()),
+            }
     }
 }

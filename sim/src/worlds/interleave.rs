@@ -5,7 +5,7 @@
 //! Refuses to know: how the store keeps its processes apart.
 
 use super::{Part, Prepared, Tally, mix, prepare};
-use crate::disk::{Fault, Injection, Outcome, SimDisk};
+use crate::disk::{Broken, Fault, Injection, Outcome, SimDisk};
 use crate::history::{self, Command, Expected, Ground, Standing, Step};
 use crate::oracle::{Complaint, Oracle, Questions, judge};
 use crate::schedule::{self, Actor, Plan};
@@ -21,6 +21,8 @@ pub struct Scene {
     pub before: Vec<Command>,
     /// Run at once: each list by a process of its own, one command after another.
     pub actors: Vec<Vec<Command>>,
+    /// Promises that the disk breaks meanwhile.
+    pub broken: Vec<Broken>,
 }
 
 /// The scenes that lose data in stores that are not careful.
@@ -30,6 +32,7 @@ pub fn scenes() -> Vec<Scene> {
         name,
         before: before.to_vec(),
         actors: actors.iter().map(|commands| commands.to_vec()).collect(),
+        broken: Vec::new(),
     };
     let two = [Backup(0), Backup(1)];
     let garbage = [Backup(0), Backup(1), Delete(1)];
@@ -185,6 +188,9 @@ fn one(
     disk.note(format!("scene {}: {plan:?}, {injection:?}", scene.name));
     if let Some(injection) = &injection {
         disk.inject(injection.clone());
+    }
+    for broken in &scene.broken {
+        disk.break_promise(broken.clone());
     }
     let steps = Mutex::new(Vec::new());
     let count = {
