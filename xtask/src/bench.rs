@@ -12,6 +12,7 @@ mod tree;
 
 use crate::command::Run;
 use crate::demo::program::Site;
+use crate::marked::Mark;
 use crate::step::{Steps, detail};
 use crate::{need, workspace};
 use base::cancel::Cancel;
@@ -92,6 +93,8 @@ fn parse(arguments: &[String]) -> Result<Options> {
 }
 
 fn fresh(folder: &Path) -> Result<PathBuf> {
+    // What an earlier run that was killed left behind.
+    Mark::of(folder).end();
     let _ = std::fs::remove_dir_all(folder);
     crate::lab::make_folder(folder)?;
     Ok(folder.to_owned())
@@ -108,7 +111,7 @@ fn one_round(
 ) -> Result<()> {
     report.begin_round();
     let [zst, qcow2, copy] = ["a.zst", "a.qcow2", "a.raw"].map(|name| scratch.join(name));
-    let site = Site::up(program, &scratch.join("site"), cancel)?;
+    let site = Site::up(program, &scratch.join("site"), Mark::of(scratch), cancel)?;
     let mut backstay = backstay::Bench::new(&site, scratch, images, cancel)?;
 
     images::warm(&images.first, cancel)?;

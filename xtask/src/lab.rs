@@ -18,6 +18,7 @@ mod virsh;
 
 pub use virsh::Virsh;
 
+use crate::marked::Mark;
 use crate::step::detail;
 use base::cancel::Cancel;
 use base::{Error, Kind, Result};
@@ -101,6 +102,11 @@ impl Lab {
         Ok(folder)
     }
 
+    /// What every program carries that is started for this lab.
+    pub fn mark(&self) -> Mark {
+        Mark::of(&self.folder)
+    }
+
     /// The lab's way to talk to the hypervisor.
     pub fn virsh(&self) -> &Virsh {
         &self.virsh
@@ -133,6 +139,7 @@ impl Lab {
 
     /// Removes every machine of the lab and everything that guests and runs left in its folder.
     fn remove_leftovers(&self, cancel: &Cancel) -> Result<()> {
+        self.mark().end();
         for name in self.virsh.names(cancel)? {
             if name.starts_with(PREFIX) {
                 detail(format!("removing the machine {name}"));

@@ -30,7 +30,7 @@ cargo xtask COMMAND
              --program FILE   a built `backstay` instead of building it
   test     install what the tests need, then formatting, lints, house rules and every test
              --no-install     use what is there
-             --only STEP      one step: install, fmt, clippy, tidy, tests, static, lab
+             --only STEP      one step: install, fmt, clippy, tidy, tests, static, demo
   tidy     the house rules alone (floors, files, names, licences, format pages)
              --bless          write the hash of the described source into docs/formats
   bench    Backstay against zstd, cp and qemu-img on images made here, as a table of ratios

@@ -10,6 +10,7 @@
 use crate::command::Run;
 use base::{Error, Result};
 use rustix::process::{Pid, Signal, kill_process};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 const VARIABLE: &str = "BACKSTAY_DEMO";
@@ -20,9 +21,10 @@ const END_DEADLINE: Duration = Duration::from_secs(10);
 pub struct Mark(String);
 
 impl Mark {
-    /// A mark that no other run has: `what` for people, this process's number for difference.
-    pub fn new(what: &str) -> Self {
-        Self(format!("{what}-{}", std::process::id()))
+    /// The mark of everything that works in this folder. A later run with the same folder finds what
+    /// an earlier one left behind.
+    pub fn of(folder: &Path) -> Self {
+        Self(folder.to_string_lossy().into_owned())
     }
 
     /// The program, marked.
@@ -144,7 +146,8 @@ mod tests {
 
     #[test]
     fn marked_processes_stand_still_go_on_and_end_and_others_do_not() {
-        let mark = Mark::new("test-of-marks");
+        let folder = tempfile::tempdir().unwrap();
+        let mark = Mark::of(folder.path());
         let mut ours = mark.on(Run::new("sleep").arg("60")).start().unwrap();
         let mut other = Run::new("sleep").arg("60").start().unwrap();
         wait_for(ours.id(), |state| state == 'S');

@@ -10,6 +10,7 @@ use crate::command::Run;
 use crate::content::{Numbers, file, noise};
 use crate::digest;
 use crate::lab::make_folder;
+use crate::marked::Mark;
 use crate::step::{Steps, detail};
 use crate::{need, workspace};
 use base::cancel::Cancel;
@@ -57,7 +58,12 @@ pub fn tell(image: &Path, program: Option<&Path>, cancel: &Cancel) -> Result<()>
         copy_image(image, &scratch.0, cancel)
     })?;
     let site = steps.run("backstay up, a repository and a job", || {
-        let site = Site::up(&program, &scratch.0.join("site"), cancel)?;
+        let site = Site::up(
+            &program,
+            &scratch.0.join("site"),
+            Mark::of(&scratch.0),
+            cancel,
+        )?;
         site.create_repository(REPOSITORY, &scratch.0.join(REPOSITORY), cancel)?;
         site.create_image_job(JOB, &copy.file, REPOSITORY, cancel)?;
         Ok(site)
@@ -107,6 +113,7 @@ fn scratch(image: &Path) -> Result<Scratch> {
     }
     let folder = workspace::root().join("target/demo");
     // What an earlier run that was killed left behind.
+    Mark::of(&folder).end();
     let _ = std::fs::remove_dir_all(&folder);
     make_folder(&folder)?;
     Ok(Scratch(folder))

@@ -61,7 +61,7 @@ pub fn tell(program: Option<&Path>, keep: bool, cancel: &Cancel) -> Result<()> {
         Ok(guest)
     })?;
     let site = steps.run("backstay up, a repository and a job", || {
-        let site = Site::up(&program, &lab.scratch("site")?, cancel)?;
+        let site = Site::up(&program, &lab.scratch("site")?, lab.mark(), cancel)?;
         site.create_repository(
             REPOSITORY,
             &lab.scratch("repository")?.join(REPOSITORY),

@@ -60,8 +60,8 @@ pub struct Point {
 }
 
 impl Site {
-    /// Starts `backstay up` and waits until it says that it is ready.
-    pub fn up(program: &Path, state: &Path, cancel: &Cancel) -> Result<Self> {
+    /// Starts `backstay up`, marked, and waits until it says that it is ready.
+    pub fn up(program: &Path, state: &Path, mark: Mark, cancel: &Cancel) -> Result<Self> {
         make_folder(state)?;
         let log = state.join("up.log");
         let open = |path: &Path| {
@@ -71,7 +71,6 @@ impl Site {
                 .open(path)
                 .map_err(|error| Error::io(format!("making {}", path.display()), error))
         };
-        let mark = Mark::new("demo");
         let mut run = mark
             .on(Run::new(program).args(["up", "--state"]))
             .arg(state.join("site"))

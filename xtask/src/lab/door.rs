@@ -100,7 +100,7 @@ fn check(cancel: &Cancel) -> Result<()> {
 /// A backup is noticed as it begins, and its export reads the same twice while the guest writes.
 fn export(lab: &Lab, guest: &Guest<'_>, cancel: &Cancel) -> Result<()> {
     let folder = lab.open_scratch("export")?;
-    let nobody = Mark::new("nobody");
+    let nobody = Mark::of(&folder);
     let watch = Watch::begin(
         lab.virsh(),
         guest.name(),
