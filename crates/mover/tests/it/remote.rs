@@ -23,13 +23,16 @@ use std::sync::Arc;
 use tokio::runtime::Runtime;
 
 /// Two agents' executors of one site.
-struct Pair {
-    source: Executor,
-    target: Executor,
-    _runtime: Runtime,
+pub struct Pair {
+    pub source: Executor,
+    pub target: Executor,
+    /// Of the same site, for those who play an agent themselves.
+    pub site: Site,
+    /// Where links live.
+    pub runtime: Runtime,
 }
 
-fn runtime() -> Runtime {
+pub fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -37,7 +40,7 @@ fn runtime() -> Runtime {
         .unwrap()
 }
 
-fn network(site: &Site, runtime: &Runtime) -> Network {
+pub fn network(site: &Site, runtime: &Runtime) -> Network {
     Network {
         identity: site.identity(Role::Agent),
         runtime: runtime.handle().clone(),
@@ -51,16 +54,17 @@ fn network(site: &Site, runtime: &Runtime) -> Network {
 }
 
 impl Pair {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let (site, runtime) = (Site::new(), runtime());
         Self {
             source: Executor::of_this_machine().with_network(network(&site, &runtime)),
             target: Executor::of_this_machine().with_network(network(&site, &runtime)),
-            _runtime: runtime,
+            site,
+            runtime,
         }
     }
 
-    fn create(&self, vault: &Path) {
+    pub fn create(&self, vault: &Path) {
         let options = RepositoryOptions::default();
         self.target
             .ask(Q::CreateRepository {
@@ -98,12 +102,12 @@ impl Pair {
     }
 }
 
-fn ticket() -> StreamTicket {
+pub fn ticket() -> StreamTicket {
     let id = StreamId::generate(&OsClock, &OsRandom);
     StreamToken::generate(id, &OsRandom).ticket()
 }
 
-fn code(end: &TaskEnd) -> &str {
+pub fn code(end: &TaskEnd) -> &str {
     match end {
         TaskEnd::Failed { code, .. } => code,
         other => panic!("{other:?}"),
@@ -554,4 +558,52 @@ fn an_encrypted_repository_serves_agents_too() {
         whole,
     );
     assert!(matches!(received, TaskEnd::Disk(disk) if disk.root == made.disks[0].root));
+}
+
+/// Plays an agent that waits for one stream.
+pub struct Listening {
+    /// Where.
+    pub address: String,
+    /// With which right.
+    pub ticket: StreamTicket,
+    stream: protocol::stream::ExpectedStream,
+}
+
+impl Listening {
+    /// Begins to listen.
+    pub fn new(pair: &Pair) -> Self {
+        let ticket = ticket();
+        let register = protocol::stream::StreamRegister::new();
+        let token = StreamToken::from_ticket(&ticket).unwrap();
+        let stream = register
+            .expect(&token, protocol::stream::BulkOptions::default())
+            .unwrap();
+        let identity = pair.site.identity(Role::Agent);
+        let mut listener = pair
+            .runtime
+            .block_on(protocol::Listener::bind(
+                "127.0.0.1:0".parse().unwrap(),
+                &identity,
+                protocol::Expect::role(Role::Agent),
+                protocol::LinkOptions::default(),
+            ))
+            .unwrap();
+        let address = listener.address().unwrap().to_string();
+        pair.runtime.spawn(async move {
+            let link = listener.accept().await.unwrap();
+            register.admit(link).await
+        });
+        Self {
+            address,
+            ticket,
+            stream,
+        }
+    }
+
+    /// The stream that somebody began.
+    pub fn accept(self) -> protocol::stream::BulkHalves {
+        self.stream
+            .wait(std::time::Duration::from_secs(30))
+            .unwrap()
+    }
 }
