@@ -6,9 +6,9 @@ use std::process::ExitCode;
 
 #[derive(Parser)]
 enum Role {
-    /// The data mover service of a host
+    /// Start and end agents on this host
     Mover(mover::service::Args),
-    /// One data mover
+    /// Move data for one session
     Agent(mover::agent::Args),
     /// A repository by hand
     Client(mover::client::Args),

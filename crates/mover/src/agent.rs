@@ -1,4 +1,4 @@
-//! `backstay agent`: one data mover, led over a link.
+//! `backstay agent`: moves the data of one session on one host, led over a link.
 //!
 //! Knows: whom it obeys (exactly the manager that had it started), and that it ends when that one
 //! is gone for too long, throwing away what was not committed. Refuses to know: how commands are
@@ -32,7 +32,7 @@ const END_PATIENCE: Duration = Duration::from_secs(20);
 /// How often it looks whether it is still wanted.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// One data mover. Started by the mover service.
+/// Move data for one session, led by its manager. Started by the mover service
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// Folder with this agent's certificate and key

@@ -5,7 +5,7 @@
 //!
 //! | file | commands |
 //! |---|---|
-//! | [`vault`] | creating, opening, listing, deleting, collecting, verifying |
+//! | [`repository`] | creating, opening, listing, deleting, collecting, verifying |
 //! | [`inspect`] | reading files, bytes, maps and differences of points |
 //! | [`making`] | a new point: begin, disks, files, commit, abort |
 //! | [`restoring`] | writing disks of points |
@@ -16,10 +16,10 @@ mod host_files;
 mod inspect;
 mod making;
 mod network;
+mod repository;
 mod restoring;
 mod streaming;
 mod translate;
-mod vault;
 
 use crate::task::Tasks;
 use base::clock::Clock;
@@ -48,13 +48,13 @@ pub struct Executor {
 /// What is open.
 #[derive(Default)]
 struct State {
-    vault: Option<Vault>,
+    opened: Option<Opened>,
     making: Option<Arc<Making>>,
 }
 
 /// A repository and the folder it is in.
 #[derive(Clone)]
-struct Vault {
+struct Opened {
     repository: Repository,
     files: Arc<dyn Files>,
 }
@@ -154,7 +154,7 @@ impl Executor {
                 "throwing the unfinished point away: {error}"
             );
         }
-        self.state().vault = None;
+        self.state().opened = None;
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -162,8 +162,8 @@ impl Executor {
     }
 
     /// The open repository.
-    fn vault(&self) -> Result<Vault> {
-        self.state().vault.clone().ok_or_else(|| {
+    fn opened(&self) -> Result<Opened> {
+        self.state().opened.clone().ok_or_else(|| {
             Error::new(
                 Kind::Conflict,
                 "mover.repository.not-open",
@@ -174,7 +174,7 @@ impl Executor {
     }
 
     fn repository(&self) -> Result<Repository> {
-        Ok(self.vault()?.repository)
+        Ok(self.opened()?.repository)
     }
 }
 

@@ -1,4 +1,4 @@
-//! `backstay mover`: the data mover service of a host.
+//! `backstay mover`: the mover service of a host.
 //!
 //! Knows: agents are started, listed and ended on request of managers. Refuses to know: what
 //! agents do.
@@ -30,7 +30,7 @@ const PURPOSE_LENGTH_MAX: usize = 512;
 /// How often the service looks which agents have ended.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// The data mover service of a host.
+/// Start and end agents on this host for managers
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// Folder for the records of running agents, and for identities unless named below

@@ -8,11 +8,11 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-fn client(vault: &Path, words: &[&str]) -> Output {
+fn client(repository_folder: &Path, words: &[&str]) -> Output {
     let mut command = Command::new(program());
     command
         .arg("client")
-        .arg(vault)
+        .arg(repository_folder)
         .args(words)
         .env("BACKSTAY_PASSWORD", "pw");
     command.stdin(Stdio::null()).output().unwrap()
@@ -26,11 +26,19 @@ fn text(output: &Output) -> String {
 #[test]
 fn a_person_lists_reads_compares_extracts_and_verifies_without_a_server() {
     let folder = tempfile::tempdir().unwrap();
-    let (image, vault) = (folder.path().join("disk.raw"), folder.path().join("vault"));
+    let (image, repository_folder) = (
+        folder.path().join("disk.raw"),
+        folder.path().join("repository"),
+    );
     write_image(&image, 8 * MIB, 41);
-    let made = back_up_image(&Executor::of_this_machine(), &vault, &image, 8 * MIB);
+    let made = back_up_image(
+        &Executor::of_this_machine(),
+        &repository_folder,
+        &image,
+        8 * MIB,
+    );
 
-    let listed = text(&client(&vault, &["ls", "-l", "latest"]));
+    let listed = text(&client(&repository_folder, &["ls", "-l", "latest"]));
     let machine = made.draft.machine.id;
     let disk_line = format!("{:>16}  {machine} (web1)/disks/vda.raw", 8 * MIB);
     assert!(listed.lines().any(|line| line == disk_line), "{listed}");
@@ -38,15 +46,18 @@ fn a_person_lists_reads_compares_extracts_and_verifies_without_a_server() {
         listed.contains("domain.xml") && listed.contains("disks/vda.json"),
         "{listed}"
     );
-    assert!(text(&client(&vault, &["points"])).contains(&made.id.to_string()));
+    assert!(text(&client(&repository_folder, &["points"])).contains(&made.id.to_string()));
     let short = made.id.short();
     assert_eq!(
-        text(&client(&vault, &["cat", &format!("{short}/domain.xml")])),
+        text(&client(
+            &repository_folder,
+            &["cat", &format!("{short}/domain.xml")]
+        )),
         "<domain/>"
     );
     let truth = std::fs::read(&image).unwrap();
     let cat = client(
-        &vault,
+        &repository_folder,
         &[
             "cat",
             "latest/disks/vda.raw",
@@ -57,27 +68,35 @@ fn a_person_lists_reads_compares_extracts_and_verifies_without_a_server() {
         ],
     );
     assert!(cat.status.success() && cat.stdout == truth[100..109]);
-    assert!(client(&vault, &["cat", "latest/disks/vda.raw"]).stdout == truth);
-    assert!(!text(&client(&vault, &["map", "latest/disks/vda.raw"])).is_empty());
+    assert!(client(&repository_folder, &["cat", "latest/disks/vda.raw"]).stdout == truth);
+    assert!(
+        !text(&client(
+            &repository_folder,
+            &["map", "latest/disks/vda.raw"]
+        ))
+        .is_empty()
+    );
     assert_eq!(
-        text(&client(&vault, &["diff", "latest", "latest"])),
+        text(&client(&repository_folder, &["diff", "latest", "latest"])),
         "disks/vda.raw:\n"
     );
 
     let out = folder.path().join("out");
     text(&client(
-        &vault,
+        &repository_folder,
         &["extract", "latest", "--all", "-o", out.to_str().unwrap()],
     ));
     assert!(std::fs::read(out.join("disks/vda.raw")).unwrap() == truth);
     assert_eq!(std::fs::read(out.join("domain.xml")).unwrap(), b"<domain/>");
     let again = client(
-        &vault,
+        &repository_folder,
         &["extract", "latest", "--all", "-o", out.to_str().unwrap()],
     );
     assert_eq!(again.status.code(), Some(4), "{again:?}");
-    assert!(text(&client(&vault, &["verify", "--read-data"])).starts_with("1 points whole"));
-    let missing = client(&vault, &["cat", "latest/nothing"]);
+    assert!(
+        text(&client(&repository_folder, &["verify", "--read-data"])).starts_with("1 points whole")
+    );
+    let missing = client(&repository_folder, &["cat", "latest/nothing"]);
     assert_eq!(missing.status.code(), Some(3));
     assert!(String::from_utf8_lossy(&missing.stderr).contains("mover.client.file"));
 }
@@ -85,9 +104,17 @@ fn a_person_lists_reads_compares_extracts_and_verifies_without_a_server() {
 #[test]
 fn lines_from_a_file_end_at_the_first_failure_and_json_is_json() {
     let folder = tempfile::tempdir().unwrap();
-    let (image, vault) = (folder.path().join("disk.raw"), folder.path().join("vault"));
+    let (image, repository_folder) = (
+        folder.path().join("disk.raw"),
+        folder.path().join("repository"),
+    );
     write_image(&image, 4 * MIB, 42);
-    let made = back_up_image(&Executor::of_this_machine(), &vault, &image, 4 * MIB);
+    let made = back_up_image(
+        &Executor::of_this_machine(),
+        &repository_folder,
+        &image,
+        4 * MIB,
+    );
     let secret = folder.path().join("password");
     std::fs::write(&secret, "pw\n").unwrap();
     let run = |script: String| {
@@ -107,7 +134,7 @@ fn lines_from_a_file_end_at_the_first_failure_and_json_is_json() {
             .unwrap();
         child.wait_with_output().unwrap()
     };
-    let open = format!("# by hand\nopen '{}'\n", vault.display());
+    let open = format!("# by hand\nopen '{}'\n", repository_folder.display());
     let shown = text(&run(format!("{open}points\nls\nverify\nquit\nnonsense\n")));
     let values: Vec<serde_json::Value> = shown
         .lines()

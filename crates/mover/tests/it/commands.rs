@@ -172,11 +172,14 @@ fn restore_to(asked: &dyn Ask, point: PointId, path: &Path, format: &str) -> Tas
 #[test]
 fn an_image_goes_into_a_repository_and_comes_back_bit_for_bit() {
     let folder = tempfile::tempdir().unwrap();
-    let (image, vault) = (folder.path().join("disk.raw"), folder.path().join("vault"));
+    let (image, repository_folder) = (
+        folder.path().join("disk.raw"),
+        folder.path().join("repository"),
+    );
     let size = 20 * MIB + 512;
     write_image(&image, size, 1);
     let executor = Executor::of_this_machine();
-    let made = back_up_image(&executor, &vault, &image, size);
+    let made = back_up_image(&executor, &repository_folder, &image, size);
     assert_eq!(made.draft.machine, draft().machine);
     assert_eq!(made.disks[0].tracker["checkpoint"], "c1");
     assert_eq!(made.counters.processed, ByteCount(size));
@@ -186,12 +189,12 @@ fn an_image_goes_into_a_repository_and_comes_back_bit_for_bit() {
     // Another process, another day: nothing but folder and password.
     let executor = Executor::of_this_machine();
     let wrong = executor.ask(Q::OpenRepository {
-        access: access(&vault, Some("no")),
+        access: access(&repository_folder, Some("no")),
     });
     assert_eq!(wrong.unwrap_err().kind(), Kind::Denied);
     executor
         .ask(Q::OpenRepository {
-            access: access(&vault, Some("pw")),
+            access: access(&repository_folder, Some("pw")),
         })
         .unwrap();
     let A::Points(points) = executor.ask(Q::ListPoints).unwrap() else {
@@ -260,11 +263,14 @@ fn an_image_goes_into_a_repository_and_comes_back_bit_for_bit() {
 #[test]
 fn a_second_run_differs_by_what_was_written() {
     let folder = tempfile::tempdir().unwrap();
-    let (image, vault) = (folder.path().join("disk.raw"), folder.path().join("vault"));
+    let (image, repository_folder) = (
+        folder.path().join("disk.raw"),
+        folder.path().join("repository"),
+    );
     let size = 16 * MIB;
     write_image(&image, size, 2);
     let executor = Executor::of_this_machine();
-    let first = back_up_image(&executor, &vault, &image, size);
+    let first = back_up_image(&executor, &repository_folder, &image, size);
     let file = std::fs::File::options().write(true).open(&image).unwrap();
     std::os::unix::fs::FileExt::write_all_at(&file, &[7; 4096], 9 * MIB).unwrap();
     drop(file);
@@ -336,7 +342,10 @@ fn a_second_run_differs_by_what_was_written() {
 #[test]
 fn commands_that_make_no_sense_now_are_refused_and_lose_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let (image, vault) = (folder.path().join("disk.raw"), folder.path().join("vault"));
+    let (image, repository_folder) = (
+        folder.path().join("disk.raw"),
+        folder.path().join("repository"),
+    );
     write_image(&image, 4 * MIB, 3);
     let executor = Executor::of_this_machine();
     let code = |request: Q| executor.ask(request).unwrap_err().code().to_owned();
@@ -353,11 +362,11 @@ fn commands_that_make_no_sense_now_are_refused_and_lose_nothing() {
         ..RepositoryOptions::default()
     };
     let without = Q::CreateRepository {
-        access: access(&vault, None),
+        access: access(&repository_folder, None),
         options,
     };
     assert_eq!(code(without), "mover.repository.password-missing");
-    back_up_image(&executor, &vault, &image, 4 * MIB);
+    back_up_image(&executor, &repository_folder, &image, 4 * MIB);
     let copy = Q::CopyDisk {
         order: order("vda", &image, 4 * MIB),
     };
@@ -369,7 +378,7 @@ fn commands_that_make_no_sense_now_are_refused_and_lose_nothing() {
     executor.ask(begin.clone()).unwrap();
     assert_eq!(code(begin), "mover.point.in-making");
     let reopen = Q::OpenRepository {
-        access: access(&vault, Some("pw")),
+        access: access(&repository_folder, Some("pw")),
     };
     assert_eq!(code(reopen), "mover.repository.point-in-making");
     let bad_name = Q::CopyDisk {
@@ -482,11 +491,11 @@ fn an_image_is_recognised_and_a_raw_one_cannot_pose_as_another() {
     order
         .attributes
         .insert("format".to_owned(), "raw".to_owned());
-    let vault = folder.path().join("vault");
+    let repository_folder = folder.path().join("repository");
     let options = RepositoryOptions::default();
     executor
         .ask(Q::CreateRepository {
-            access: access(&vault, None),
+            access: access(&repository_folder, None),
             options,
         })
         .unwrap();

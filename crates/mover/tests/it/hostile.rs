@@ -149,7 +149,7 @@ fn speak(script: u64, stream: BulkHalves) -> base::Result<()> {
 fn a_repository_survives_any_source() {
     let folder = tempfile::tempdir().unwrap();
     let pair = Pair::new();
-    pair.create(&folder.path().join("vault"));
+    pair.create(&folder.path().join("repository"));
     let begin = Q::BeginPoint {
         point: point_id(),
         compression: Compression::Fast,
@@ -192,9 +192,9 @@ fn a_source_survives_any_repository() {
     write_image(&image, SIZE, 61);
     let pair = Pair::new();
     // A real repository's cutter, for terms that parse.
-    pair.create(&folder.path().join("vault"));
+    pair.create(&folder.path().join("repository"));
     let cutter = {
-        let files = base::os::OsFiles::open(folder.path().join("vault")).unwrap();
+        let files = base::os::OsFiles::open(folder.path().join("repository")).unwrap();
         let environment = crate::world::environment();
         store::Repository::open(std::sync::Arc::new(files), environment, None)
             .unwrap()
@@ -270,9 +270,9 @@ fn a_source_survives_any_repository() {
 fn a_target_survives_any_repository_and_keeps_no_half_file() {
     let folder = tempfile::tempdir().unwrap();
     let pair = Pair::new();
-    pair.create(&folder.path().join("vault"));
+    pair.create(&folder.path().join("repository"));
     let cutter = {
-        let files = base::os::OsFiles::open(folder.path().join("vault")).unwrap();
+        let files = base::os::OsFiles::open(folder.path().join("repository")).unwrap();
         let environment = crate::world::environment();
         store::Repository::open(std::sync::Arc::new(files), environment, None)
             .unwrap()

@@ -202,10 +202,10 @@ fn an_agent_is_started_obeys_its_manager_alone_and_is_stopped() {
         .and_then(|link| link.call(&AgentRequest::ListPoints));
     assert_eq!(refused.unwrap_err().code(), "mover.agent.not-yours");
 
-    let vault = host.folder.path().join("vault");
+    let repository_folder = host.folder.path().join("repository");
     let image = host.folder.path().join("disk.raw");
     write_image(&image, 8 * MIB, 51);
-    let made = crate::commands::back_up_image(&link, &vault, &image, 8 * MIB);
+    let made = crate::commands::back_up_image(&link, &repository_folder, &image, 8 * MIB);
     assert_eq!(made.disks.len(), 1);
     assert_eq!(host.ask(M::StopAgents { session }), R::Stopped(1));
     assert!(!is_alive(agent.pid));
@@ -218,14 +218,14 @@ fn a_killed_service_finds_its_agents_again_and_they_go_on() {
     let mut host = Host::new(30);
     let session = session();
     let (agent, link) = host.agent(session);
-    let (vault, image) = (
-        host.folder.path().join("vault"),
+    let (repository_folder, image) = (
+        host.folder.path().join("repository"),
         host.folder.path().join("disk.raw"),
     );
     write_image(&image, 8 * MIB, 52);
     let options = RepositoryOptions::default();
     link.ask(AgentRequest::CreateRepository {
-        access: access(&vault, None),
+        access: access(&repository_folder, None),
         options,
     })
     .unwrap();
@@ -256,14 +256,14 @@ fn a_killed_service_finds_its_agents_again_and_they_go_on() {
 fn an_agent_whose_manager_is_gone_ends_and_leaves_no_half_point() {
     let mut host = Host::new(1);
     let (agent, link) = host.agent(session());
-    let (vault, image) = (
-        host.folder.path().join("vault"),
+    let (repository_folder, image) = (
+        host.folder.path().join("repository"),
         host.folder.path().join("disk.raw"),
     );
     write_image(&image, 8 * MIB, 53);
     let options = RepositoryOptions::default();
     link.ask(AgentRequest::CreateRepository {
-        access: access(&vault, None),
+        access: access(&repository_folder, None),
         options,
     })
     .unwrap();
@@ -281,9 +281,16 @@ fn an_agent_whose_manager_is_gone_ends_and_leaves_no_half_point() {
     host.kill_service();
     drop(link);
     wait_gone(agent.pid, Duration::from_secs(30));
-    let writers = std::fs::read_dir(vault.join("writers")).unwrap().count();
+    let writers = std::fs::read_dir(repository_folder.join("writers"))
+        .unwrap()
+        .count();
     assert_eq!(writers, 0, "the writer left its folder");
-    assert_eq!(std::fs::read_dir(vault.join("points")).unwrap().count(), 0);
+    assert_eq!(
+        std::fs::read_dir(repository_folder.join("points"))
+            .unwrap()
+            .count(),
+        0
+    );
     host.start();
     assert!(host.agents().is_empty());
 }
@@ -291,8 +298,8 @@ fn an_agent_whose_manager_is_gone_ends_and_leaves_no_half_point() {
 #[test]
 fn an_agent_that_is_killed_leaves_a_repository_that_works() {
     let host = Host::new(30);
-    let (vault, image) = (
-        host.folder.path().join("vault"),
+    let (repository_folder, image) = (
+        host.folder.path().join("repository"),
         host.folder.path().join("disk.raw"),
     );
     write_image(&image, 64 * MIB, 54);
@@ -300,14 +307,14 @@ fn an_agent_that_is_killed_leaves_a_repository_that_works() {
     let (_, link) = host.agent(session);
     let options = RepositoryOptions::default();
     link.ask(AgentRequest::CreateRepository {
-        access: access(&vault, None),
+        access: access(&repository_folder, None),
         options,
     })
     .unwrap();
     for wait in [0, 20, 60, 150] {
         let (agent, link) = host.agent(session);
         link.ask(AgentRequest::OpenRepository {
-            access: access(&vault, None),
+            access: access(&repository_folder, None),
         })
         .unwrap();
         let begin = AgentRequest::BeginPoint {

@@ -64,11 +64,11 @@ impl Pair {
         }
     }
 
-    pub fn create(&self, vault: &Path) {
+    pub fn create(&self, repository_folder: &Path) {
         let options = RepositoryOptions::default();
         self.target
             .ask(Q::CreateRepository {
-                access: access(vault, None),
+                access: access(repository_folder, None),
                 options,
             })
             .unwrap();
@@ -121,7 +121,7 @@ fn a_disk_is_backed_up_and_restored_from_agent_to_agent() {
     let size = 40 * MIB + 512;
     write_image(&image, size, 11);
     let pair = Pair::new();
-    pair.create(&folder.path().join("vault"));
+    pair.create(&folder.path().join("repository"));
     let point = point_id();
     pair.target
         .ask(Q::BeginPoint {
@@ -236,7 +236,7 @@ fn only_changes_travel_where_a_bitmap_marks_them() {
         write(pattern, place, "2M");
     }
     let pair = Pair::new();
-    pair.create(&folder.path().join("vault"));
+    pair.create(&folder.path().join("repository"));
     let base = point_id();
     pair.target
         .ask(Q::BeginPoint {
@@ -355,11 +355,11 @@ fn our_own_nbd_server_is_a_source_too() {
         }),
         ..nbd
     };
-    let vault = folder.path().join("vault");
+    let repository_folder = folder.path().join("repository");
     let options = RepositoryOptions::default();
     executor
         .ask(Q::CreateRepository {
-            access: access(&vault, None),
+            access: access(&repository_folder, None),
             options,
         })
         .unwrap();
@@ -381,7 +381,7 @@ fn a_wrong_token_another_site_and_a_wrong_size_are_refused() {
     let image = folder.path().join("disk.raw");
     write_image(&image, 8 * MIB, 12);
     let pair = Pair::new();
-    pair.create(&folder.path().join("vault"));
+    pair.create(&folder.path().join("repository"));
     let begin = Q::BeginPoint {
         point: point_id(),
         compression: Compression::Fast,
@@ -462,7 +462,7 @@ fn stopping_one_end_ends_the_other_soon_and_nothing_stays() {
         .set_len(8 * MIB)
         .unwrap();
     let pair = Pair::new();
-    pair.create(&folder.path().join("vault"));
+    pair.create(&folder.path().join("repository"));
     let begin = Q::BeginPoint {
         point: point_id(),
         compression: Compression::Fast,
@@ -538,10 +538,13 @@ fn stopping_one_end_ends_the_other_soon_and_nothing_stays() {
 #[test]
 fn an_encrypted_repository_serves_agents_too() {
     let folder = tempfile::tempdir().unwrap();
-    let (image, vault) = (folder.path().join("disk.raw"), folder.path().join("vault"));
+    let (image, repository_folder) = (
+        folder.path().join("disk.raw"),
+        folder.path().join("repository"),
+    );
     write_image(&image, 8 * MIB, 31);
     let pair = Pair::new();
-    let made = back_up_image(&pair.target, &vault, &image, 8 * MIB);
+    let made = back_up_image(&pair.target, &repository_folder, &image, 8 * MIB);
     let point = point_id();
     pair.target
         .ask(Q::BeginPoint {

@@ -3,7 +3,7 @@
 //! Knows: creating, opening, listing, deleting, collecting, verifying. Refuses to know: what is in
 //! the points.
 
-use super::{Executor, Vault, translate};
+use super::{Executor, Opened, translate};
 use base::files::Files;
 use base::id::PointId;
 use base::os::OsFiles;
@@ -51,7 +51,7 @@ impl Executor {
         let files: Arc<dyn Files> = Arc::new(OsFiles::create_root(path)?);
         let made = Repository::create(Arc::clone(&files), self.environment.clone(), &create)?;
         tracing::info!("made the repository {} in {}", made.id(), path.display());
-        self.keep_open(Vault {
+        self.keep_open(Opened {
             repository: made,
             files,
         })
@@ -73,7 +73,7 @@ impl Executor {
             opened.id(),
             path.display()
         );
-        self.keep_open(Vault {
+        self.keep_open(Opened {
             repository: opened,
             files,
         })
@@ -92,9 +92,9 @@ impl Executor {
         .hint("commit or abort it first"))
     }
 
-    fn keep_open(&self, vault: Vault) -> Result<AgentResponse> {
-        let summary = summary(&vault)?;
-        self.state().vault = Some(vault);
+    fn keep_open(&self, opened: Opened) -> Result<AgentResponse> {
+        let summary = summary(&opened)?;
+        self.state().opened = Some(opened);
         Ok(AgentResponse::Repository(summary))
     }
 
@@ -196,10 +196,10 @@ fn password_of(access: &RepositoryAccess) -> Option<Password> {
         .map(|secret| Password::new(secret.reveal()))
 }
 
-fn summary(vault: &Vault) -> Result<RepositorySummary> {
-    let info = vault.repository.info()?;
-    let points = vault.repository.points()?;
-    let space = vault.files.space()?;
+fn summary(opened: &Opened) -> Result<RepositorySummary> {
+    let info = opened.repository.info()?;
+    let points = opened.repository.points()?;
+    let space = opened.files.space()?;
     let major = info
         .format
         .split('.')
