@@ -77,6 +77,12 @@ pub trait Engine: Send + Sync {
         false
     }
 
+    /// Whether the store can do without this file: made anew from others when it is damaged.
+    fn can_do_without(&self, path: &str) -> bool {
+        let _ = path;
+        false
+    }
+
     /// Makes an empty repository.
     fn create(&self, process: &Process) -> Result<()>;
 

@@ -130,6 +130,11 @@ impl Engine for Store {
         }
     }
 
+    /// The index is in the packs too, and the repository's description and keys have copies.
+    fn can_do_without(&self, path: &str) -> bool {
+        path.starts_with("index/") || path.starts_with("keys/") || path.starts_with("repository")
+    }
+
     fn create(&self, process: &Process) -> Result<()> {
         let options = CreateOptions {
             password: self.password(),

@@ -8,7 +8,7 @@
 use super::{Prepared, Tally, mix, prepare};
 use crate::disk::{Call, Fault, Outcome, SimDisk};
 use crate::history::{self, Command, Ground};
-use crate::oracle::{Complaint, Oracle, judge_damaged};
+use crate::oracle::{Complaint, Oracle, Questions, judge, judge_damaged};
 use base::files::Files;
 use base::random::SeededRandom;
 
@@ -78,6 +78,15 @@ fn one(
 ) -> Result<(), Complaint> {
     disk.note(format!("damage: {path} {damage:?}"));
     inflict(disk, path, damage, seed);
+    if ground.engine.can_do_without(path) {
+        let next = prepared.expected.keys().max().copied().unwrap_or(0);
+        // What verify says is not asked: copies may still be damaged.
+        let questions = Questions {
+            verify: false,
+            ..Questions::ALL
+        };
+        return judge(ground, disk, &prepared.expected, next, questions);
+    }
     let loss = judge_damaged(ground, disk, &prepared.expected)?;
     // A record that was removed whole looks like a deleted point: nobody can see that it is missing.
     let absent = loss.absent > 0 && !matches!(damage, Damage::Removed);

@@ -45,6 +45,7 @@ fn one(ground: &Ground, prepared: &Prepared, disk: &SimDisk) -> Result<bool, Com
     let seen = Questions {
         listed: true,
         next: false,
+        verify: false,
     };
     judge(ground, disk, &expected, 2, seen)?;
     let used = disk.used();

@@ -87,6 +87,7 @@ fn the_first_two_questions_miss_what_harms_the_next_backup() {
         let two = Questions {
             listed: true,
             next: false,
+            verify: false,
         };
         let missed = crash(late, seed, Vec::new(), two);
         assert!(
