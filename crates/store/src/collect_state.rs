@@ -61,7 +61,11 @@ fn binding(repository: RepositoryId, generation: u64) -> Binding {
 
 /// Generations that have a state, in order.
 pub(crate) fn generations(files: &dyn Files) -> Result<Vec<u64>> {
-    let entries = files.list(&Path::new("collect")?)?;
+    let entries = match files.list(&Path::new("collect")?) {
+        // A copy of a repository may lack folders that were empty.
+        Err(error) if error.kind() == Kind::NotFound => return Ok(Vec::new()),
+        other => other?,
+    };
     Ok(entries
         .iter()
         .filter_map(|entry| entry.name.parse().ok())

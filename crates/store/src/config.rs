@@ -16,6 +16,7 @@ use base::id::RepositoryId;
 use base::size::ByteCount;
 use base::{Error, Kind, Result};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// The word at the start of a repository's description.
 const MAGIC: &str = "backstay repository";
@@ -28,6 +29,12 @@ pub(crate) struct Config {
     pub(crate) minor: u16,
     /// Features without which the repository must not be touched.
     pub(crate) must_understand: Vec<String>,
+    /// Features without which the repository may be read but not changed.
+    #[serde(default)]
+    pub(crate) must_understand_to_write: Vec<String>,
+    /// Rises whenever the description is rewritten: of two copies the higher counts.
+    #[serde(default)]
+    pub(crate) edition: u64,
     pub(crate) id: RepositoryId,
     pub(crate) created: Timestamp,
     pub(crate) cipher: Cipher,
@@ -45,6 +52,8 @@ struct Version {
     major: u16,
     #[serde(default)]
     must_understand: Vec<String>,
+    #[serde(default)]
+    edition: u64,
 }
 
 impl Config {
@@ -61,6 +70,8 @@ impl Config {
             major: FORMAT_MAJOR,
             minor: FORMAT_MINOR,
             must_understand: Vec::new(),
+            must_understand_to_write: Vec::new(),
+            edition: 1,
             id,
             created,
             cipher,
@@ -68,6 +79,22 @@ impl Config {
             pack_size,
             reserve,
         }
+    }
+
+    /// An error where this program does not know all that is needed to change the repository.
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        if self.must_understand_to_write.is_empty() {
+            return Ok(());
+        }
+        Err(Error::new(
+            Kind::Unsupported,
+            "store.repository.version",
+            format!(
+                "changing the repository needs features this program does not have: {}",
+                self.must_understand_to_write.join(", ")
+            ),
+        )
+        .hint("use a newer Backstay; reading works, and nothing was changed"))
     }
 
     fn check(&self) -> Result<()> {
@@ -118,7 +145,11 @@ pub(crate) fn publish(
     slot: &Slot,
 ) -> Result<()> {
     config.check()?;
-    let json = serde_json::to_string(slot).map_err(unwritable)?;
+    let slot = SlotFile {
+        edition: 1,
+        slot: slot.clone(),
+    };
+    let json = serde_json::to_string(&slot).map_err(unwritable)?;
     let bytes = two_lines(&json, blake3::hash(json.as_bytes()).as_bytes());
     for name in ["keys/1", "keys/1.copy"] {
         publish_bytes(
@@ -143,44 +174,61 @@ pub(crate) fn publish(
 }
 
 /// Opens a repository: finds a copy of the description and a slot that are whole and belong
-/// together.
+/// together. Of two copies the higher edition counts; the lower one only where the higher turns out
+/// damaged, never because the higher is not understood.
 pub(crate) fn open(
     files: &dyn Files,
     password: Option<&Password>,
 ) -> Result<(Config, KeySet, bool)> {
+    let mut copies: Vec<(u64, Vec<u8>)> = Vec::new();
     let mut first_error = None;
-    let mut found = 0;
     for name in CONFIG {
         match read_all(files, &Path::new(name)?, CONFIG_SIZE_MAX) {
+            Ok(bytes) => copies.push((edition_of(&bytes), bytes)),
             Err(error) if error.kind() == Kind::NotFound => {}
             Err(error) => {
-                found += 1;
                 first_error.get_or_insert(error);
-            }
-            Ok(bytes) => {
-                found += 1;
-                match open_with(files, &bytes, password) {
-                    Ok(opened) => return Ok(opened),
-                    // A password that does not fit, or a newer format, is final.
-                    Err(error) if matches!(error.kind(), Kind::Denied | Kind::Unsupported) => {
-                        return Err(error);
-                    }
-                    Err(error) => {
-                        first_error.get_or_insert(error);
-                    }
-                }
             }
         }
     }
-    match first_error {
-        Some(error) if found > 0 => Err(error.context("the repository cannot be opened")),
-        _ => Err(Error::new(
+    if copies.is_empty() && first_error.is_none() {
+        return Err(Error::new(
             Kind::NotFound,
             "store.repository.not-found",
             "there is no repository in this folder",
         )
-        .hint("check the path, or make a repository there first")),
+        .hint("check the path, or make a repository there first"));
     }
+    copies.sort_by_key(|(edition, _)| std::cmp::Reverse(*edition));
+    let mut refused_at = 0;
+    for (edition, bytes) in copies {
+        if edition < refused_at {
+            break;
+        }
+        match open_with(files, &bytes, password) {
+            Ok(opened) => return Ok(opened),
+            Err(error) if error.kind() == Kind::Denied => return Err(error),
+            Err(error) => {
+                // Damage may look like a newer format: then a copy of the same edition opens.
+                if error.kind() == Kind::Unsupported {
+                    refused_at = edition;
+                    first_error = Some(error);
+                } else {
+                    first_error.get_or_insert(error);
+                }
+            }
+        }
+    }
+    let error = first_error.unwrap_or_else(|| Error::corrupt("store.config.malformed", "no copy"));
+    Err(error.context("the repository cannot be opened"))
+}
+
+/// The edition of a description, 0 where it cannot be told.
+fn edition_of(bytes: &[u8]) -> u64 {
+    let version = split_lines(bytes)
+        .ok()
+        .and_then(|(json, _)| serde_json::from_str(json).ok());
+    version.map_or(0, |version: Version| version.edition)
 }
 
 fn open_with(
@@ -228,6 +276,16 @@ fn open_with(
     Ok((config, keys, open))
 }
 
+/// A key slot as a file.
+#[derive(Serialize, Deserialize)]
+struct SlotFile {
+    /// Rises whenever the slot is rewritten: of two copies the higher counts.
+    #[serde(default)]
+    edition: u64,
+    #[serde(flatten)]
+    slot: Slot,
+}
+
 /// Tries all slots: the password may be that of any.
 fn open_slots(
     files: &dyn Files,
@@ -236,36 +294,47 @@ fn open_slots(
 ) -> Result<(KeySet, bool)> {
     let folder = Path::new("keys")?;
     let mut first_error = None;
-    let mut tried: Vec<String> = Vec::new();
+    let mut slots: BTreeMap<String, SlotFile> = BTreeMap::new();
     for entry in files.list(&folder)? {
         let name = entry
             .name
             .strip_suffix(".copy")
             .unwrap_or(&entry.name)
             .to_owned();
-        if entry.is_folder || entry.name.ends_with(".new") || tried.contains(&name) {
+        if entry.is_folder || entry.name.ends_with(".new") {
             continue;
         }
         match read_slot(files, &folder.join(&entry.name)?) {
+            Ok(slot)
+                if slots
+                    .get(&name)
+                    .is_some_and(|known| known.edition >= slot.edition) => {}
             Ok(slot) => {
-                tried.push(name);
-                match slot.unwrap(password, repository) {
-                    Ok(keys) => return Ok((keys, slot.is_open())),
-                    Err(error) => first_error.get_or_insert(error),
-                };
+                slots.insert(name, slot);
             }
             Err(error) => {
                 first_error.get_or_insert(error);
             }
         }
     }
-    Err(first_error.unwrap_or_else(|| {
+    // What a password says counts more than damage elsewhere.
+    let mut denied = None;
+    for file in slots.values() {
+        match file.slot.unwrap(password, repository) {
+            Ok(keys) => return Ok((keys, file.slot.is_open())),
+            Err(error) if error.kind() == Kind::Denied => denied = Some(error),
+            Err(error) => {
+                first_error.get_or_insert(error);
+            }
+        }
+    }
+    Err(denied.or(first_error).unwrap_or_else(|| {
         Error::corrupt("store.key.none", "the repository has no key slots")
             .hint("restore the folder \u{201c}keys\u{201d} from a copy of the repository")
     }))
 }
 
-fn read_slot(files: &dyn Files, path: &Path) -> Result<Slot> {
+fn read_slot(files: &dyn Files, path: &Path) -> Result<SlotFile> {
     let bytes = read_all(files, path, CONFIG_SIZE_MAX)?;
     let (json, check) = split_lines(&bytes)?;
     if check.parse::<base::digest::Digest>()?.0 != *blake3::hash(json.as_bytes()).as_bytes() {
@@ -274,7 +343,9 @@ fn read_slot(files: &dyn Files, path: &Path) -> Result<Slot> {
             format!("{path} is damaged"),
         ));
     }
+    // The slot is whole, so what is not understood in it is newer than this program.
     serde_json::from_str(json).map_err(|error| {
-        Error::corrupt("store.key.malformed", format!("{path} is not understood")).caused_by(error)
+        let message = format!("the key slot {path} is of a kind this program does not know");
+        Error::new(Kind::Unsupported, "store.key.slot-unknown", message).caused_by(error)
     })
 }

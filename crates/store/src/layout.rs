@@ -27,6 +27,14 @@ pub(crate) const FOLDERS: &[&str] = &[
     "collect",
 ];
 
+/// Makes folders that are missing: a copy of a repository may lack those that were empty.
+pub(crate) fn make_folders(files: &dyn base::files::Files) -> Result<()> {
+    for name in FOLDERS {
+        files.make_folder(&folder(name)?)?;
+    }
+    Ok(())
+}
+
 /// What a pack or segment holds: the two never share one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) enum Content {

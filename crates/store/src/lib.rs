@@ -22,6 +22,7 @@ mod collect;
 mod collect_state;
 mod config;
 mod cut;
+mod digest;
 mod fields;
 mod frame;
 mod id;

@@ -21,6 +21,8 @@ impl Repository {
     pub fn rebuild_index(&self, progress: &dyn Fn(Progress)) -> Result<u64> {
         let inner = &self.inner;
         let files = &*inner.files;
+        inner.config.check_writable()?;
+        layout::make_folders(files)?;
         let _lock = files.try_lock(&layout::collect_lock()?)?.ok_or_else(|| {
             Error::new(
                 Kind::Conflict,

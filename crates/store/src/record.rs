@@ -117,9 +117,10 @@ pub(crate) fn read<T: DeserializeOwned>(
 ) -> Result<T> {
     let what = "a record";
     let mut fields = Fields::new(bytes, what);
+    // The digest comes first in every version: damage must not pass for a newer format.
+    check_digest(bytes)?;
     fields.expect(MAGIC, "magic")?;
     check_version(fields.u16()?, what)?;
-    check_digest(bytes)?;
     fields.u16()?;
     if fields.u8()? != binding.kind.code() {
         return Err(fields.wrong("it is of another kind"));

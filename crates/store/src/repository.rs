@@ -153,9 +153,7 @@ impl Repository {
         };
         let created = environment.clock.now();
         let config = Config::new(id, created, cipher, options.cut, options.pack_size, reserve);
-        for folder in layout::FOLDERS {
-            files.make_folder(&layout::folder(folder)?)?;
-        }
+        layout::make_folders(&*files)?;
         files.sync_folder(&Path::root())?;
         files.sync_folder(&layout::folder("packs")?)?;
         reserve::fill(&*files, random, reserve)?;
@@ -341,6 +339,7 @@ impl Repository {
     /// `NotFound` `store.point.not-found`.
     pub fn delete_point(&self, id: PointId) -> Result<()> {
         let files = &*self.inner.files;
+        self.inner.config.check_writable()?;
         let (from, to) = (layout::point(id)?, layout::deleted(id)?);
         reserve::with(files, || {
             match files.publish(&from, &to) {

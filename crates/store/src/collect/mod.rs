@@ -79,6 +79,10 @@ impl Repository {
             )
             .hint("wait for it; if its process died, the lock is free already")
         };
+        inner.config.check_writable()?;
+        if !options.dry_run {
+            reserve::with(files, || layout::make_folders(files))?;
+        }
         let lock = reserve::with(files, || files.try_lock(&layout::collect_lock()?))?;
         let _lock = lock.ok_or_else(busy)?;
         let report = reserve::with(files, || Run::new(inner, options, progress).run())?;

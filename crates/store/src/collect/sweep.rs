@@ -3,7 +3,7 @@
 //! Knows: whom to wait for, what to look at again, and in which order things go. Refuses to know:
 //! why a pack was retired.
 
-use super::{Run, bytes, census};
+use super::{Run, bytes, census, incomplete};
 use crate::collect_state::{CollectState, Retired};
 use crate::id::PackId;
 use crate::index::{self, Index, Segment, merge};
@@ -44,6 +44,13 @@ pub(super) fn sweep(
     }
     let held = census::roots(run.inner, &members, &run.forgotten)?;
     let loaded = index::load(&*run.inner.files, run.inner.config.id, &[])?;
+    if let Some(damaged) = loaded.damaged.first() {
+        // A segment that cannot be read now might go on listing packs that we remove.
+        return Err(incomplete(
+            format!("index segment {}", damaged.name),
+            &damaged.error,
+        ));
+    }
     marker.renew(Index::new(loaded.segments, state.packs()), run.present()?);
     run.mark(marker, &held)?;
 

@@ -94,10 +94,13 @@ impl Header {
         let mut fields = Fields::new(covered, what);
         fields.expect(MAGIC, "magic")?;
         let content = Content::from_code(fields.u8()?).ok_or_else(|| fields.wrong("its kind"))?;
-        let codec = Codec::from_code(fields.u8()?).ok_or_else(|| fields.wrong("its codec"))?;
+        let codec = Codec::from_code(fields.u8()?).ok_or_else(|| newer("its codec"))?;
         let count = usize::from(fields.u16()?);
         let salt = fields.array()?;
         let (epoch, domain, number) = (fields.u32()?, fields.u32()?, fields.u64()?);
+        if domain != 0 {
+            return Err(newer("its key domain"));
+        }
         let (plain, sealed, sealed_crc) = (fields.u32()?, fields.u32()?, fields.u32()?);
         let mut rows = Vec::with_capacity(count);
         for _ in 0..count {
@@ -168,6 +171,16 @@ impl Header {
             Err(malformed("a frame", "its checksum is wrong"))
         }
     }
+}
+
+/// The error for a whole frame that this program is too old for.
+fn newer(what: &str) -> Error {
+    Error::new(
+        Kind::Unsupported,
+        "store.object.version",
+        format!("a frame: {what} is unknown"),
+    )
+    .hint("use a newer Backstay; nothing was changed")
 }
 
 /// Makes the frames of one session: one salt, one number a frame.

@@ -4,6 +4,7 @@
 //! replaced by another does not count. Refuses to know: what to do about damage.
 
 use super::segment::Segment;
+use crate::digest::hash_range;
 use crate::id::SegmentId;
 use base::files::{Files, Path};
 use base::id::RepositoryId;
@@ -68,8 +69,17 @@ fn try_load(
         match opened {
             Ok(segment) => segments.push(Arc::new(segment)),
             Err(error) if error.kind() == Kind::NotFound => return Ok(None),
-            // A newer format must not be taken for damage: nothing may be decided without it.
-            Err(error) if error.kind() == Kind::Unsupported => return Err(error),
+            // A newer format must not be taken for damage, nor damage for a newer format: only
+            // bytes that have the digest they are named after are believed.
+            Err(error) if error.kind() == Kind::Unsupported => {
+                if is_as_named(files, &folder.join(id)?, &id)? {
+                    return Err(error);
+                }
+                damaged.push(DamagedSegment {
+                    name: entry.name,
+                    error,
+                });
+            }
             Err(error) => damaged.push(DamagedSegment {
                 name: entry.name,
                 error,
@@ -89,4 +99,12 @@ fn try_load(
         replaced,
         damaged,
     }))
+}
+
+/// Whether a segment's bytes are those it is named after.
+fn is_as_named(files: &dyn Files, path: &Path, id: &SegmentId) -> Result<bool> {
+    let file = files.open(path)?;
+    let length = file.length()?.0;
+    let digest = hash_range(&*file, 0, length, &mut blake3::Hasher::new())?;
+    Ok(digest == *id.bytes())
 }

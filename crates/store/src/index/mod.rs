@@ -67,12 +67,26 @@ impl Index {
         index
     }
 
+    /// With more packs that no new tree may use.
+    pub(crate) fn without(&self, packs: HashSet<PackId>) -> Self {
+        let mut index = self.clone();
+        if !packs.is_empty() {
+            index.retired = Arc::new(&*self.retired | &packs);
+        }
+        index
+    }
+
     /// With what was found in packs that no segment lists.
     pub(crate) fn with_orphans(&self, packs: &[(PackId, Listed)]) -> Self {
         let mut index = self.clone();
         let mut orphans = (*self.orphans).clone();
         let mut names = (*self.orphan_packs).clone();
-        for (pack, listed) in packs {
+        // Packs with a whole trailer come last and so win: what a search finds in a damaged pack
+        // may be bytes that only look like a frame.
+        let (searched, whole): (Vec<_>, Vec<_>) = packs
+            .iter()
+            .partition(|(_, listed)| listed.trailer_damage.is_some());
+        for (pack, listed) in searched.into_iter().chain(whole) {
             names.insert(*pack);
             for frame in &listed.frames {
                 for (position, row) in frame.rows.iter().enumerate() {

@@ -146,7 +146,9 @@ fn every_flip_and_cut_is_an_error_or_changes_nothing() {
     let (folder, files) = folder();
     let entries = entries(&random, 60);
     let segment = publish(&files, entries.clone());
-    let name = folder.path().join(layout::segment(&segment.id).unwrap().as_str());
+    let name = folder
+        .path()
+        .join(layout::segment(&segment.id).unwrap().as_str());
     let bytes = std::fs::read(&name).unwrap();
     assert_eq!(blake3::hash(&bytes).as_bytes(), segment.id.bytes());
     let open = |bytes: Vec<u8>| Segment::open(segment.id, Arc::new(Bytes(bytes)), repository());

@@ -155,7 +155,12 @@ impl Node {
         }
         let mut fields = Fields::new(bytes, what);
         if fields.u8()? != VERSION {
-            return Err(fields.wrong("its version is unknown"));
+            return Err(Error::new(
+                base::Kind::Unsupported,
+                "store.object.version",
+                "a tree node has a version this program does not know",
+            )
+            .hint("use a newer Backstay; nothing was changed"));
         }
         let node = match fields.u8()? {
             LEAF => Self::Leaf(parse_leaf(&mut fields)?),

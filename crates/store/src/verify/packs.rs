@@ -4,18 +4,22 @@
 //! Refuses to know: which points need them.
 
 use super::Check;
-use super::sealed::{hash_range, is_named};
+use super::sealed::is_named;
 use crate::blocks::{packs_of, unlisted_packs};
+use crate::digest::hash_range;
 use crate::id::PackId;
-use crate::index::{Entry, Segment};
+use crate::index::{self, Entry, Index, Segment};
 use crate::layout::{self, Content};
 use crate::pack::{self, FrameEntry};
 use crate::report::Damage;
 use base::files::FileRead;
 use base::size::{ByteCount, ByteOffset};
 use base::{Kind, Result};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+
+/// Why a pack is bad that is not there.
+const MISSING: &str = "it is missing";
 
 impl Check<'_> {
     /// Looks into packs that no segment lists: a lost segment loses nothing.
@@ -64,7 +68,7 @@ impl Check<'_> {
                 .collect();
             for row in segments.iter().flat_map(|segment| &segment.packs) {
                 let reason = match present.get(&row.id) {
-                    None => "it is missing".to_owned(),
+                    None => MISSING.to_owned(),
                     Some(length) if *length != row.length => {
                         format!("it has {length} bytes in place of {}", row.length)
                     }
@@ -84,10 +88,25 @@ impl Check<'_> {
         }
         let mut bad: Vec<(PackId, String)> = self.bad_packs.clone().into_iter().collect();
         bad.sort();
+        let listed = match bad.is_empty() {
+            true => HashSet::new(),
+            false => self.listed_now()?,
+        };
         for (pack, reason) in bad {
+            // A pack that no segment lists any more was collected while we looked. It stays bad for
+            // the walk over points, which then looks for other places of its blocks.
+            if reason == MISSING && !listed.contains(&pack) {
+                continue;
+            }
             self.damage(Damage::Pack { pack, reason });
         }
         Ok(())
+    }
+
+    /// The packs that segments list by now.
+    fn listed_now(&self) -> Result<HashSet<PackId>> {
+        let loaded = index::load(&*self.inner.files, self.inner.config.id, &[])?;
+        Ok(Index::new(loaded.segments, Default::default()).listed_packs())
     }
 
     /// Reads a pack from its first byte to its last. Read again before it is accused.

@@ -6,18 +6,16 @@
 
 use super::push_damage;
 use crate::blocks::packs_of;
+use crate::digest::hash_range;
 use crate::id::{PackId, SegmentId};
 use crate::layout::{self, Content};
 use crate::limit::RECORD_SIZE_MAX;
 use crate::record;
 use crate::report::{Damage, Progress, VerifyReport};
 use base::cancel::Cancel;
-use base::files::{FileRead, Files, Path, read_all};
-use base::size::{ByteCount, ByteOffset};
-use base::{Error, Kind, Result};
-
-/// Bytes read at once.
-const CHUNK: usize = 1 << 20;
+use base::files::{Files, Path, read_all};
+use base::size::ByteCount;
+use base::{Kind, Result};
 
 /// Checks every pack, index segment and point of a repository against its name or digest. Needs no
 /// password and decrypts nothing.
@@ -57,27 +55,45 @@ pub fn verify_sealed(
             push_damage(&mut report, Damage::Segment { segment, reason });
         }
     }
-    let points = Path::new("points")?;
-    for entry in files.list(&points)? {
-        report.points += 1;
-        let checked = read_all(files, &points.join(&entry.name)?, RECORD_SIZE_MAX)
-            .and_then(|bytes| record::check_digest(&bytes));
-        match checked {
-            Ok(()) => {}
-            Err(error) if error.kind() == Kind::NotFound => report.points -= 1,
-            Err(error) => {
-                let reason = error.to_string();
-                push_damage(
-                    &mut report,
-                    Damage::Point {
-                        name: entry.name,
-                        reason,
-                    },
-                );
+    check_records(files, &mut report)?;
+    Ok(report)
+}
+
+/// Checks the digests at the ends of all records.
+fn check_records(files: &dyn Files, report: &mut VerifyReport) -> Result<()> {
+    for name in ["points", "deleted", "collect"] {
+        let folder = Path::new(name)?;
+        for entry in files
+            .list(&folder)?
+            .into_iter()
+            .filter(|entry| entry.name != "lock")
+        {
+            let path = folder.join(&entry.name)?;
+            let checked = read_all(files, &path, RECORD_SIZE_MAX)
+                .and_then(|bytes| record::check_digest(&bytes));
+            report.points += u64::from(name == "points");
+            match checked {
+                Ok(()) => {}
+                // Deleted, forgotten or superseded meanwhile.
+                Err(error) if error.kind() == Kind::NotFound => {}
+                Err(error) if name == "points" => {
+                    let reason = error.to_string();
+                    push_damage(
+                        report,
+                        Damage::Point {
+                            name: entry.name,
+                            reason,
+                        },
+                    );
+                }
+                Err(error) => {
+                    let (path, reason) = (path.to_string(), error.to_string());
+                    push_damage(report, Damage::Object { path, reason });
+                }
             }
         }
     }
-    Ok(report)
+    Ok(())
 }
 
 /// Compares a file with the digest it is named after: what is wrong, if anything. Read twice before
@@ -104,24 +120,6 @@ fn digest_of(files: &dyn Files, path: &Path, read: &mut ByteCount) -> Result<[u8
     let length = file.length()?.0;
     *read += ByteCount(length);
     hash_range(&*file, 0, length, &mut blake3::Hasher::new())
-}
-
-/// Feeds a range of a file to a hasher; the digest of all it was fed so far.
-pub(super) fn hash_range(
-    file: &dyn FileRead,
-    start: u64,
-    end: u64,
-    hasher: &mut blake3::Hasher,
-) -> Result<[u8; 32], Error> {
-    let mut chunk = vec![0; CHUNK.min(end.saturating_sub(start) as usize)];
-    let mut at = start;
-    while at < end {
-        let take = (end - at).min(CHUNK as u64) as usize;
-        file.read_at(ByteOffset(at), &mut chunk[..take])?;
-        hasher.update(&chunk[..take]);
-        at += take as u64;
-    }
-    Ok(*hasher.finalize().as_bytes())
 }
 
 /// The digest a pack is named after.

@@ -20,10 +20,11 @@ mod tree;
 
 pub use tree::TreeWriter;
 
+use crate::blocks::packs_of;
 use crate::collect_state;
 use crate::cut::{Cutter, Segment};
 use crate::frame::Maker;
-use crate::id::{BlockId, Root};
+use crate::id::{BlockId, PackId, Root};
 use crate::index::{self, Index};
 use crate::layout::{self, Content};
 use crate::limit::FRAME_PLAIN_MAX;
@@ -33,6 +34,7 @@ use crate::publish::write_synced;
 use crate::record;
 use crate::repository::Inner;
 use crate::tree::RootRecord;
+use base::files::Files;
 use base::id::{PointId, WriterId};
 use base::size::{ByteCount, KIB};
 use base::{Error, Kind, Result};
@@ -142,6 +144,8 @@ impl Writer {
             .hint("frames have at most 1 MiB, levels go from -7 to 19"));
         }
         let (files, config) = (&*inner.files, &inner.config);
+        config.check_writable()?;
+        layout::make_folders(files)?;
         let member = Membership::join(&inner.files, "writers", &inner.environment)?;
         let state = collect_state::read(files, config.id, &inner.keys, config.cipher)?;
         member.note_generation(state.generation)?;
@@ -149,6 +153,8 @@ impl Writer {
         files.sync_folder(&layout::folder("index")?)?;
         let loaded = index::load(files, config.id, &inner.blocks.index().segments)?;
         let index = Index::new(loaded.segments, state.packs());
+        let unusable = unusable_packs(files, &index)?;
+        let index = index.without(unusable);
         let mut salt = [0; 32];
         inner.environment.random.fill(&mut salt);
         let (level, check) = (options.level, options.check_frames);
@@ -472,6 +478,20 @@ impl Shared {
             .unwrap_or_else(PoisonError::into_inner)
             .insert(root, record.size);
     }
+}
+
+/// Packs that the index lists and that are not there with their length: new trees must not rely on
+/// them, whatever took them away. Their blocks are simply stored again.
+fn unusable_packs(files: &dyn Files, index: &Index) -> Result<HashSet<PackId>> {
+    let mut there: HashMap<PackId, u64> = HashMap::new();
+    for content in Content::ALL {
+        there.extend(packs_of(files, content)?);
+    }
+    let rows = index.segments.iter().flat_map(|segment| &segment.packs);
+    Ok(rows
+        .filter(|row| there.get(&row.id) != Some(&row.length))
+        .map(|row| row.id)
+        .collect())
 }
 
 /// Says that a point's id is taken, where that is why it was not published.

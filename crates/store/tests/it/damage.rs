@@ -224,7 +224,9 @@ fn another_version_is_refused_untouched() {
         ("\"major\":1", "\"major\":2"),
         ("\"must_understand\":[]", "\"must_understand\":[\"parity\"]"),
     ] {
-        std::fs::write(root.join("repository"), text.replace(from, to)).unwrap();
+        for name in ["repository", "repository.copy"] {
+            std::fs::write(root.join(name), text.replace(from, to)).unwrap();
+        }
         let before = objects(root);
         let refused = Repository::open(Arc::clone(&place.files), environment(2), None);
         assert_eq!(refused.unwrap_err().code(), "store.repository.version");

@@ -23,7 +23,7 @@ fn what_is_written_reads_back_also_after_opening_again() {
         let again =
             Repository::open(Arc::clone(&place.files), environment(2), password.as_ref()).unwrap();
         let list = again.points().unwrap();
-        assert_eq!(list.points, [point.clone()]);
+        assert_eq!(list.points, std::slice::from_ref(&point));
         assert_eq!(read_disk(&again, &list.points[0]).unwrap(), bytes);
         assert_eq!(
             again.read_file(&point, "machine.xml").unwrap(),
