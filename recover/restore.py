@@ -52,6 +52,10 @@ class Problem(Exception):
     """Something that ends the work; its text says what happened and what to do."""
 
 
+class Unsupported(Problem):
+    """Something newer than this program."""
+
+
 class Damage(Exception):
     """Bytes that are not what they must be: costs a frame or a range, not all."""
 
@@ -461,22 +465,44 @@ def parse_json(data):
     return value
 
 
+def edition(about):
+    number = about.get("edition", 0)
+    return number if isinstance(number, int) else 0
+
+
+def edition_of(data):
+    try:
+        return edition(parse_json(two_lines(data)[0]))
+    except Damage:
+        return 0
+
+
 class Repository:
     """Opens a repository: description, keys, records, frames."""
 
     def __init__(self, folder, ask_password):
-        self.folder, self.ask = folder, ask_password
-        self.frames = OrderedDict()
-        self.sealing = {}
-        errors = []
+        self.folder, self.ask, self.password = folder, ask_password, None
+        self.frames, self.sealing = OrderedDict(), {}
+        copies, errors, refused = [], [], None
         for name in ("repository", "repository.copy"):
             path = os.path.join(folder, name)
-            if not os.path.exists(path):
-                continue
             try:
-                return self.open_description(read_file(path, 256 << 10))
+                if os.path.exists(path):
+                    data = read_file(path, 256 << 10)
+                    copies.append((edition_of(data), name, data))
+            except (Damage, OSError) as error:
+                errors.append("%s: %s" % (name, error))
+        for edition, name, data in sorted(copies, key=lambda copy: -copy[0]):  # stable: equal editions keep their order
+            if refused and edition < refused[0]:
+                break  # an older copy must not hide what is not understood
+            try:
+                return self.open_description(data)
             except Damage as damage:
                 errors.append("%s: %s" % (name, damage))
+            except Unsupported as unsupported:
+                refused = edition, unsupported
+        if refused:
+            raise refused[1]
         raise Problem("the repository cannot be opened\n  " + "\n  ".join(errors) if errors else
                       "there is no repository in %s\n  give the folder that holds the file \"repository\"" % folder)
 
@@ -486,15 +512,15 @@ class Repository:
         if about.get("magic") != "backstay repository":
             raise Damage("it is no description")
         if about.get("major") != 1 or about.get("must_understand"):
-            raise Problem("the repository has format %s with features %s; this program knows format 1\n  use the "
-                          "restore.py that lies in the repository, or a newer Backstay"
-                          % (about.get("major"), about.get("must_understand")))
+            raise Unsupported("the repository has format %s with features %s; this program knows format 1\n  use the "
+                              "restore.py that lies in the repository, or a newer Backstay"
+                              % (about.get("major"), about.get("must_understand")))
         try:
             self.id, self.cipher, self.window = uuid.UUID(about["id"]).bytes, about["cipher"], about["cut"]["window"]
         except (KeyError, TypeError, ValueError, AttributeError):
             raise Damage("a field is missing") from None
         if self.cipher not in ("none", "aes-256-gcm"):
-            raise Problem("the cipher %s is unknown\n  use a newer Backstay" % self.cipher)
+            raise Unsupported("the cipher %s is unknown\n  use a newer Backstay" % self.cipher)
         keys = self.open_slots()
         try:
             self.secret = bytes.fromhex(keys["id"])
@@ -508,20 +534,23 @@ class Repository:
         self.content_key = derive("backstay store 1 point content", self.secret)
 
     def open_slots(self):
-        folder, wrong, done = os.path.join(self.folder, "keys"), [], set()
+        """The key set from the first slot that opens; of a slot and its copy the higher edition."""
+        folder, slots, wrong = os.path.join(self.folder, "keys"), {}, []
         for name in sorted(os.listdir(folder)):
-            slot_name = name[:-5] if name.endswith(".copy") else name
-            if slot_name in done or name.endswith(".new"):
-                continue
             try:
                 line, check = two_lines(read_file(os.path.join(folder, name), 256 << 10))
                 if blake3(line).hex() != check:
                     raise Damage("it is damaged")
-                slot = parse_json(line)
-                done.add(slot_name)
-                return self.open_slot(slot)
+                number, slot = name.split(".")[0], parse_json(line)
+                if not name.endswith(".new") and (number not in slots or edition(slot) > edition(slots[number])):
+                    slots[number] = slot
             except Damage as damage:
                 wrong.append("key slot %s: %s" % (name, damage))
+        for number in sorted(slots):
+            try:
+                return self.open_slot(slots[number])
+            except Damage as damage:
+                wrong.append("key slot %s: %s" % (number, damage))
         raise Problem("no key slot opens\n  " + "\n  ".join(wrong or ["the folder \"keys\" is empty"]))
 
     def open_slot(self, slot):
@@ -536,7 +565,9 @@ class Repository:
             raise Damage("it is malformed") from None
         if not (8 * lanes <= memory <= 1 << 20 and 1 <= passes <= 64 and 1 <= lanes <= 16):
             raise Damage("it asks for absurd amounts of memory or time")
-        key = argon2id(self.ask().encode("utf-8"), salt, memory, passes, lanes)
+        if self.password is None:
+            self.password = self.ask()
+        key = argon2id(self.password.encode("utf-8"), salt, memory, passes, lanes)
         try:
             plain = gcm_open(key, bytes(12), wrapped, b"backstay store 1 key slot" + self.id)
         except Damage:
@@ -576,7 +607,7 @@ class Repository:
             raise Damage("its digest is wrong")
         (magic, major, _, kind, repository, record, epoch, salt, length) = struct.unpack("<8sHHB3x16s16sI4x32sI4x", data[:96])
         if magic == b"BKSTRECD" and major != 1:
-            raise Problem("the point %s has format %d\n  use a newer Backstay" % (name, major))
+            raise Unsupported("the point %s has format %d\n  use a newer Backstay" % (name, major))
         if (magic, kind, repository, record, length) != (b"BKSTRECD", 1, self.id, name.bytes, len(data) - 128):
             raise Damage("it is no point, or belongs elsewhere")
         text = self.unseal("backstay store 1 record key", epoch, salt, 0, b"backstay store 1 record" + data[:96], data[96:-32])
@@ -678,10 +709,10 @@ def trailer_of(pack):
     length = os.path.getsize(pack)
     with open(pack, "rb") as file:
         head = file.read(96)
-        if len(head) == 96 and head[:8] == b"BKSTPACK" and struct.unpack("<H", head[8:10])[0] != 1:
-            raise Problem("the pack %s has another format\n  use a newer Backstay" % pack)
         if length < 128:
             raise Damage("it is too short")
+        if head[:8] == b"BKSTPACK" and head[8:10] != b"\1\0" and crc32c(head[:92]) == struct.unpack("<I", head[92:])[0]:
+            raise Unsupported("the pack %s has another format\n  use a newer Backstay" % pack)
         file.seek(length - 32)
         foot = file.read(32)
         offset, size, count, crc, own, magic = struct.unpack("<QIIII8s", foot)
