@@ -39,7 +39,7 @@ struct Chapter {
 
 /// Tells it. `program` is a built `backstay`; without it one is built.
 pub fn tell(program: Option<&Path>, keep: bool, cancel: &Cancel) -> Result<()> {
-    let mut steps = Steps::new(11);
+    let mut steps = Steps::new(12);
     steps.run("what this machine lacks", || {
         need::install(&[need::BUILD, need::IMAGES, need::HYPERVISOR], cancel)
     })?;
@@ -62,11 +62,7 @@ pub fn tell(program: Option<&Path>, keep: bool, cancel: &Cancel) -> Result<()> {
     })?;
     let site = steps.run("backstay up, a repository and a job", || {
         let site = Site::up(&program, &lab.scratch("site")?, lab.mark(), cancel)?;
-        site.create_repository(
-            REPOSITORY,
-            &lab.scratch("repository")?.join(REPOSITORY),
-            cancel,
-        )?;
+        site.create_repository(REPOSITORY, &repository(&lab)?, cancel)?;
         site.create_machine_job(JOB, guest.name(), REPOSITORY, cancel)?;
         Ok(site)
     })?;
@@ -139,7 +135,24 @@ fn back_up_twice_and_restore(
     steps.run("verifying every stored byte", || {
         site.verify(REPOSITORY, cancel)
     })?;
+    steps.run(
+        "the same disk by `backstay client`, without server or database",
+        || {
+            let file = lab.scratch("exports")?.join("client.raw");
+            site.extract(&repository(lab)?, &incremental.point, &file, cancel)?;
+            let digest = digest::of_raw(&file, cancel)?;
+            let _ = std::fs::remove_file(&file);
+            expect(
+                digest == incremental.exported,
+                "what the client extracted differs from what the hypervisor exported",
+            )
+        },
+    )?;
     Ok([full, incremental])
+}
+
+fn repository(lab: &Lab) -> Result<PathBuf> {
+    Ok(lab.scratch("repository")?.join(REPOSITORY))
 }
 
 /// A program that was built before, by its full path: processes are recognised by it.
@@ -266,9 +279,13 @@ fn summary(chapters: &[Chapter]) -> String {
 fn what_next(lab: &Lab, site: &Site, keep: bool) {
     if keep {
         println!("\nEverything is still up. Try:");
-        for words in ["session list", "point list", "repository list", "client"] {
+        for words in ["session list", "point list", "repository list"] {
             println!("  {} {words}", site.prompt());
         }
+        println!(
+            "  {}",
+            site.client_prompt(&lab.folder().join("run/repository").join(REPOSITORY))
+        );
         println!("  virsh -c qemu:///system list --all");
         println!(
             "  cargo xtask lab down     # removes all of it ({})",

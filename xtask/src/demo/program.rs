@@ -138,6 +138,16 @@ impl Site {
         )
     }
 
+    /// What a person types to open a repository's folder without any server.
+    pub fn client_prompt(&self, repository: &Path) -> String {
+        format!(
+            "{} client --password-file {} {}",
+            self.program.display(),
+            self.state.join("password").display(),
+            repository.display()
+        )
+    }
+
     fn run(&self, words: &[&str]) -> Run {
         Run::new(&self.program)
             .arg("--site")
@@ -292,6 +302,24 @@ impl Site {
     pub fn verify(&self, repository: &str, cancel: &Cancel) -> Result<()> {
         self.watch(self.run(&["verify", repository, "--read-data"]), cancel)
             .map(drop)
+    }
+
+    /// Takes the first disk of a point out of a repository's folder, without any server or state.
+    pub fn extract(
+        &self,
+        repository: &Path,
+        point: &Point,
+        file: &Path,
+        cancel: &Cancel,
+    ) -> Result<()> {
+        let disk = format!("{}/disks/{}.raw", point.id, point.disk);
+        let run = Run::new(&self.program)
+            .args(["client", "--site", "/nonexistent", "--password-file"])
+            .arg(self.state.join("password"))
+            .arg(repository)
+            .args(["extract", &disk, "-o"])
+            .arg(file);
+        self.watch(run, cancel).map(drop)
     }
 
     /// Leaves it running.
