@@ -59,7 +59,7 @@ impl Report {
             "backstay/it cpu",
         ];
         format!(
-            "{}\n  medians of {} rounds; ratios are taken within a round, below 1 Backstay is better\n",
+            "{}\n  medians of {} rounds; ratios are taken within a round, below 1 Backstay is better;\n  Backstay's runs end when all is on stable storage, the others' when all is written\n",
             table::lay_out(&headings, &rows),
             self.rounds.len()
         )
