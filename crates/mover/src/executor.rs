@@ -33,8 +33,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use store::{Environment, Repository};
 
-/// The longest that one `Progress` may wait.
-const PROGRESS_WAIT_MAX: Duration = Duration::from_secs(60);
+/// The longest that one `Progress` may wait: well below the deadline of a call.
+const PROGRESS_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// Does commands. Any number of threads may hand them in.
 pub struct Executor {

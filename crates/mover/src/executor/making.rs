@@ -35,6 +35,8 @@ struct Parts {
     files: Vec<store::PointFile>,
     counters: Counters,
     tasks: Vec<TaskNumber>,
+    /// No more tasks may begin on it.
+    aborted: bool,
 }
 
 impl Making {
@@ -151,14 +153,7 @@ impl Executor {
 
     /// The point in the making.
     pub(super) fn making(&self) -> Result<Arc<Making>> {
-        self.state().making.clone().ok_or_else(|| {
-            Error::new(
-                Kind::Conflict,
-                "mover.point.none",
-                "no point is in the making here",
-            )
-            .hint("begin one first")
-        })
+        self.state().making.clone().ok_or_else(none_in_making)
     }
 
     /// Starts a task that writes a disk into the point in the making.
@@ -171,13 +166,19 @@ impl Executor {
         making.reserve(&order.name)?;
         let inside = Arc::clone(&making);
         let name = order.name.clone();
+        // Held until the task is noted, so that an abort at this moment either prevents the task
+        // or knows of it.
+        let mut parts = making.parts();
+        if parts.aborted {
+            return Err(none_in_making());
+        }
         let started = self.tasks.start(&format!("disk {name}"), move |task| {
             let root = deed(&inside, &order, task);
             inside.settle(&order, task, root)
         });
         match started {
-            Ok(number) => making.parts().tasks.push(number),
-            Err(_) => drop(making.parts().disks.remove(&name)),
+            Ok(number) => parts.tasks.push(number),
+            Err(_) => drop(parts.disks.remove(&name)),
         }
         started
     }
@@ -260,8 +261,7 @@ impl Executor {
     fn take_finished(&self) -> Result<Making> {
         let mut state = self.state();
         let Some(making) = state.making.take() else {
-            drop(state);
-            return Err(self.making().err().unwrap_or_else(still_busy));
+            return Err(none_in_making());
         };
         Arc::try_unwrap(making).map_err(|making| {
             state.making = Some(making);
@@ -273,7 +273,11 @@ impl Executor {
         let Some(making) = self.state().making.take() else {
             return Ok(AgentResponse::Done);
         };
-        let tasks = making.parts().tasks.clone();
+        let tasks = {
+            let mut parts = making.parts();
+            parts.aborted = true;
+            parts.tasks.clone()
+        };
         self.tasks.stop_these(&tasks);
         match Arc::try_unwrap(making) {
             Ok(making) => making.writer.abort()?,
@@ -357,6 +361,15 @@ fn no_base(name: &str) -> Error {
         format!("only changes of \u{201c}{name}\u{201d} are to be read, but since which point?"),
     )
     .hint("name the base point, or read all of the disk")
+}
+
+fn none_in_making() -> Error {
+    Error::new(
+        Kind::Conflict,
+        "mover.point.none",
+        "no point is in the making here",
+    )
+    .hint("begin one first")
 }
 
 fn still_busy() -> Error {

@@ -128,11 +128,15 @@ impl Executor {
                 cancel: task.cancel.clone(),
                 ..CollectOptions::default()
             };
+            let before = repository.info()?.packs;
             let report = repository.collect(&options, &|progress| show(task, &progress))?;
+            let after = repository.info()?.packs;
+            let some_wait = u64::from(report.waiting > ByteCount::ZERO);
             Ok(TaskEnd::Collected {
                 freed: report.freed,
-                rewritten: ByteCount::ZERO,
-                waiting: report.waiting.0,
+                // What is there now beyond what should be left was written anew.
+                rewritten: after + report.freed - before,
+                waiting: report.retired.saturating_sub(report.removed).max(some_wait),
             })
         })?;
         Ok(AgentResponse::Started(number))

@@ -39,10 +39,9 @@ impl Executor {
         let expected = self.network()?.expect(ticket)?;
         let address = expected.address.clone();
         let number = self.start_disk(order, move |making, order, task| {
-            let base = match order.mode {
-                ReadMode::Changed => making.base(order)?,
-                ReadMode::All => making.base(order)?.and(None),
-            };
+            // Also where all is read: a base is pinned then, but not built upon.
+            let pinned = making.base(order)?;
+            let base = pinned.filter(|_| order.mode == ReadMode::Changed);
             let stream = expected.wait(&task.cancel)?;
             let receiving = ReceiveDisk {
                 size: order.size,

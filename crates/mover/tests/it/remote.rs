@@ -376,6 +376,73 @@ fn our_own_nbd_server_is_a_source_too() {
 }
 
 #[test]
+fn a_source_that_vanishes_ends_the_task_and_one_that_is_slow_can_be_stopped() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("disk.raw");
+    let size = 256 * MIB;
+    std::fs::write(&image, vec![5; size as usize]).unwrap();
+    let executor = Executor::of_this_machine();
+    let options = RepositoryOptions::default();
+    let access = access(&folder.path().join("repository"), None);
+    executor
+        .ask(Q::CreateRepository { access, options })
+        .unwrap();
+    let begin = Q::BeginPoint {
+        point: point_id(),
+        compression: Compression::Fast,
+    };
+    executor.ask(begin).unwrap();
+    for vanish in [true, false] {
+        let slow = disk::layer::FaultDisk::new(disk::raw::open(&image).unwrap());
+        let delay = disk::layer::Fault::Delay(std::time::Duration::from_millis(100));
+        slow.arm(base::size::ByteRange::new(0, size), delay, u64::MAX);
+        let table = ExportTable::new();
+        table.add("x", Export::read_only(Arc::new(slow))).unwrap();
+        let listen = Listen::Tcp("127.0.0.1:0".parse().unwrap());
+        let running = NbdServer::new(table).start(&listen).unwrap();
+        let source = DiskSource::NbdTcp {
+            host: "127.0.0.1".to_owned(),
+            port: running.tcp_address().unwrap().port(),
+            export: "x".to_owned(),
+            changed: None,
+        };
+        let order = DiskOrder {
+            source: Some(source),
+            ..order("vda", &image, size)
+        };
+        let A::Started(task) = executor.ask(Q::CopyDisk { order }).unwrap() else {
+            panic!()
+        };
+        loop {
+            let progress = Q::Progress {
+                task,
+                wait_millis: 5,
+            };
+            let A::Task(report) = executor.ask(progress).unwrap() else {
+                panic!()
+            };
+            assert!(report.end.is_none(), "{report:?}");
+            if report.counters.read.0 > 0 {
+                break;
+            }
+        }
+        let start = std::time::Instant::now();
+        if vanish {
+            running.stop(std::time::Duration::ZERO);
+            let end = executor.end(task).end.unwrap();
+            let TaskEnd::Failed { kind, message, .. } = end else {
+                panic!("{end:?}")
+            };
+            assert_eq!(kind, base::Kind::Unreachable, "{message}");
+        } else {
+            executor.ask(Q::Cancel { task }).unwrap();
+            assert_eq!(code(&executor.end(task).end.unwrap()), "base.cancelled");
+        }
+        assert!(start.elapsed().as_secs() < 20);
+    }
+}
+
+#[test]
 fn a_wrong_token_another_site_and_a_wrong_size_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let image = folder.path().join("disk.raw");
