@@ -7,12 +7,13 @@
 use base::files::{Files, Path};
 use base::{Kind, Result};
 
-/// Moves a *synced* file to its final name and makes the name durable. A name that is taken means,
-/// for objects named by content, that the very same object is there already.
+/// Moves a *synced* file, named by content, to its final name and makes the name durable. Where the
+/// name is taken, the same object is there already, or what damage has left of it: ours takes its
+/// place, which changes nothing or mends it.
 pub(crate) fn publish_file(files: &dyn Files, from: &Path, to: &Path) -> Result<()> {
     match files.publish(from, to) {
         Ok(()) => {}
-        Err(error) if error.kind() == Kind::Exists => files.remove(from)?,
+        Err(error) if error.kind() == Kind::Exists => files.replace(from, to)?,
         Err(error) => return Err(error),
     }
     files.sync_folder(&to.folder())

@@ -52,7 +52,12 @@ impl Repository {
         {
             remove_if_there(files, &layout::segment(&id)?)?;
         }
-        for damaged in &old.damaged {
+        let made: Vec<String> = made.segments.iter().map(ToString::to_string).collect();
+        for damaged in old
+            .damaged
+            .iter()
+            .filter(|damaged| !made.contains(&damaged.name))
+        {
             remove_if_there(files, &folder.join(&damaged.name)?)?;
         }
         files.sync_folder(&folder)?;

@@ -301,8 +301,14 @@ impl Blocks {
         if !Arc::ptr_eq(&now, seen) {
             return Ok(now);
         }
+        let suspects = now.suspects();
         let loaded = index::load(&*self.files, self.repository, &now.segments)?;
-        let index = Index::new(loaded.segments, (*now.retired).clone());
+        // What a damaged segment lists is found by its packs, as if it were not there.
+        let sound = loaded
+            .segments
+            .into_iter()
+            .filter(|segment| !suspects.contains(&segment.id));
+        let index = Index::new(sound.collect(), (*now.retired).clone());
         let listed = index.listed_packs();
         let orphans = unlisted_packs(&*self.files, &listed)?;
         self.set_index(if orphans.is_empty() {

@@ -85,7 +85,26 @@ impl Repository {
         }
         let lock = reserve::with(files, || files.try_lock(&layout::collect_lock()?))?;
         let _lock = lock.ok_or_else(busy)?;
-        let report = reserve::with(files, || Run::new(inner, options, progress).run())?;
+        let mut distrusted = HashSet::new();
+        let report = loop {
+            let run = || {
+                Run::new(inner, options, progress)
+                    .distrust(&distrusted)
+                    .run()
+            };
+            match reserve::with(files, run) {
+                // A segment that is damaged inside shows when it is asked. Its packs know all it
+                // said: begin again without it.
+                Err(error) if error.code() == INCOMPLETE => {
+                    let suspects = inner.blocks.index().suspects();
+                    if suspects.is_subset(&distrusted) {
+                        return Err(error);
+                    }
+                    distrusted.extend(suspects);
+                }
+                other => break other?,
+            }
+        };
         if !options.dry_run {
             reserve::fill(files, &*inner.environment.random, inner.config.reserve)?;
         }
@@ -110,6 +129,8 @@ struct Run<'a> {
     forgotten: BTreeSet<String>,
     /// Packs there were when we began.
     packs: BTreeMap<PackId, PackInfo>,
+    /// Segments that turned out damaged inside.
+    distrusted: HashSet<SegmentId>,
 }
 
 impl<'a> Run<'a> {
@@ -125,7 +146,14 @@ impl<'a> Run<'a> {
             report: CollectReport::default(),
             forgotten: BTreeSet::new(),
             packs: BTreeMap::new(),
+            distrusted: HashSet::new(),
         }
+    }
+
+    /// Takes segments for damaged.
+    fn distrust(mut self, segments: &HashSet<SegmentId>) -> Self {
+        self.distrusted = segments.clone();
+        self
     }
 
     fn step(&self, step: &'static str, done: u64, total: u64) -> Result<()> {
@@ -253,7 +281,11 @@ impl<'a> Run<'a> {
                 ));
             }
         }
-        let index = Index::new(loaded.segments, state.packs());
+        let (bad, sound): (Vec<_>, Vec<_>) = loaded
+            .segments
+            .into_iter()
+            .partition(|segment| self.distrusted.contains(&segment.id));
+        let index = Index::new(sound, state.packs());
         let listed = index.listed_packs();
         let unlisted: Vec<(PackId, PackInfo)> = self
             .packs
@@ -267,11 +299,13 @@ impl<'a> Run<'a> {
         }
         let Some(me) = me else { return Ok(index) };
         let index = rewrite::adopt(self, me, index, &unlisted, members)?;
-        for damaged in &loaded.damaged {
-            remove_if_there(
-                &*inner.files,
-                &Path::new(format!("index/{}", damaged.name))?,
-            )?;
+        // Lists made anew from the same packs may have taken the place of the damaged ones.
+        let made: HashSet<String> = index.segments.iter().map(|s| s.id.to_string()).collect();
+        let names = loaded.damaged.into_iter().map(|damaged| damaged.name);
+        for name in names.chain(bad.iter().map(|segment| segment.id.to_string())) {
+            if !made.contains(&name) {
+                remove_if_there(&*inner.files, &Path::new(format!("index/{name}"))?)?;
+            }
         }
         Ok(index)
     }

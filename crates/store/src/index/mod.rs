@@ -18,10 +18,10 @@ pub(crate) use marks::Marks;
 pub(crate) use merge::merge;
 pub(crate) use segment::{Entry, PackRow, Segment};
 
-use crate::id::{BlockId, PackId};
+use crate::id::{BlockId, PackId, SegmentId};
 use crate::layout::Content;
 use crate::pack::Listed;
-use base::{Error, Result};
+use base::{Error, Kind, Result};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
@@ -65,6 +65,12 @@ impl Index {
         let mut index = self.clone();
         index.segments.push(segment);
         index
+    }
+
+    /// Segments that turned out damaged.
+    pub(crate) fn suspects(&self) -> HashSet<SegmentId> {
+        let suspects = self.segments.iter().filter(|segment| segment.is_suspect());
+        suspects.map(|segment| segment.id).collect()
     }
 
     /// With more packs that no new tree may use.
@@ -124,10 +130,14 @@ impl Index {
             .iter()
             .filter(|segment| segment.content == content)
         {
-            if let Some(entry) = segment.find(id)?
-                && !self.retired.contains(&segment.pack(&entry)?.id)
-            {
-                return Ok(true);
+            match segment.find(id) {
+                Ok(Some(entry)) if !self.retired.contains(&segment.pack(&entry)?.id) => {
+                    return Ok(true);
+                }
+                Ok(_) => {}
+                // A damaged list says nothing: the block is stored once more.
+                Err(error) if error.kind() == Kind::Corrupt => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(false)

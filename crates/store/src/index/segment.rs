@@ -9,10 +9,11 @@ use crate::fields::{Fields, check_version, malformed};
 use crate::id::{BlockId, PackId, SegmentId};
 use crate::layout::{Content, FORMAT_MAJOR, FORMAT_MINOR};
 use crate::limit::{SEGMENT_ENTRIES_MAX, SEGMENT_PACKS_MAX};
-use base::Result;
 use base::files::FileRead;
 use base::id::{RepositoryId, WriterId};
 use base::size::ByteOffset;
+use base::{Error, Result};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 const MAGIC: &[u8; 8] = b"BKSTINDX";
@@ -288,6 +289,8 @@ pub(crate) struct Segment {
     footer: Footer,
     buckets: OnceLock<Buckets>,
     filter: OnceLock<Vec<u8>>,
+    /// Set once a part of it turned out damaged.
+    suspect: AtomicBool,
 }
 
 impl Segment {
@@ -347,7 +350,19 @@ impl Segment {
             footer,
             buckets: OnceLock::new(),
             filter: OnceLock::new(),
+            suspect: AtomicBool::new(false),
         })
+    }
+
+    /// Whether a part of it turned out damaged: then its packs are better asked themselves.
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.suspect.load(Ordering::Acquire)
+    }
+
+    /// Notes damage.
+    fn damaged(&self, reason: &str) -> Error {
+        self.suspect.store(true, Ordering::Release);
+        malformed("an index segment", reason)
     }
 
     /// The pack an entry names.
@@ -369,10 +384,7 @@ impl Segment {
         }
         let bytes = self.read(self.footer.buckets_offset(), self.footer.buckets_length())?;
         if crc32c::crc32c(&bytes) != self.footer.buckets_crc {
-            return Err(malformed(
-                "an index segment",
-                "the checksum of its buckets is wrong",
-            ));
+            return Err(self.damaged("the checksum of its buckets is wrong"));
         }
         let mut words: Vec<u32> = bytes
             .as_chunks::<4>()
@@ -383,10 +395,7 @@ impl Segment {
         let checksums = words.split_off(self.footer.buckets() as usize + 1);
         let in_order = words.is_sorted() && words.last() == Some(&(self.count as u32));
         if !in_order {
-            return Err(malformed(
-                "an index segment",
-                "its buckets are not in order",
-            ));
+            return Err(self.damaged("its buckets are not in order"));
         }
         Ok(self.buckets.get_or_init(|| Buckets {
             starts: words,
@@ -400,10 +409,7 @@ impl Segment {
         }
         let bytes = self.read(self.footer.filter_offset(), self.footer.filter_length())?;
         if crc32c::crc32c(&bytes) != self.footer.filter_crc {
-            return Err(malformed(
-                "an index segment",
-                "the checksum of its filter is wrong",
-            ));
+            return Err(self.damaged("the checksum of its filter is wrong"));
         }
         Ok(self.filter.get_or_init(|| bytes))
     }
@@ -457,10 +463,7 @@ impl Segment {
         if crc32c::crc32c(&bytes) == checksum {
             return Ok(bytes);
         }
-        Err(malformed(
-            "an index segment",
-            "the checksum of a bucket is wrong",
-        ))
+        Err(self.damaged("the checksum of a bucket is wrong"))
     }
 
     /// Reads all entries from first to last.

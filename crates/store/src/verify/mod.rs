@@ -10,13 +10,13 @@ mod sealed;
 
 pub use sealed::verify_sealed;
 
-use crate::id::PackId;
+use crate::id::{PackId, SegmentId};
 use crate::index::{self, DamagedSegment, Index, Marks};
 use crate::limit::DAMAGE_MAX;
 use crate::report::{Damage, Progress, VerifyOptions, VerifyReport};
 use crate::repository::{Inner, Repository};
 use base::Result;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 impl Repository {
@@ -45,6 +45,8 @@ struct Check<'a> {
     good: Marks,
     /// Why packs are not good.
     bad_packs: HashMap<PackId, String>,
+    /// Why segments are not good, found while asking them.
+    bad_segments: BTreeMap<SegmentId, String>,
 }
 
 impl<'a> Check<'a> {
@@ -61,6 +63,7 @@ impl<'a> Check<'a> {
             report: VerifyReport::default(),
             good: Marks::default(),
             bad_packs: HashMap::new(),
+            bad_segments: BTreeMap::new(),
         })
     }
 
@@ -96,6 +99,12 @@ impl<'a> Check<'a> {
         }
         self.check_packs()?;
         self.check_points(&list)?;
+        for (segment, reason) in std::mem::take(&mut self.bad_segments) {
+            let known = |damage: &Damage| matches!(damage, Damage::Segment { segment: known, .. } if *known == segment);
+            if !self.report.damage.iter().any(known) {
+                self.damage(Damage::Segment { segment, reason });
+            }
+        }
         self.inner.blocks.reload()?;
         Ok(self.report)
     }

@@ -250,7 +250,10 @@ impl Check<'_> {
                 }
                 Ok(None) => {}
                 Err(error) if stops(&error) => return Err(error),
-                Err(error) => reason = Some(error.to_string()),
+                Err(error) => {
+                    self.bad_segments.insert(segment.id, error.to_string());
+                    reason = Some(error.to_string());
+                }
             }
         }
         // A block that only a pack without a segment has, or one whose list is damaged: read it.

@@ -233,3 +233,46 @@ fn another_version_is_refused_untouched() {
         assert_eq!(objects(root), before);
     }
 }
+
+#[test]
+fn a_collection_mends_damaged_index_segments() {
+    let place = place();
+    let repository = create(&place);
+    let bytes = sample(3, 900_000);
+    let point = backup(&repository, "web", &bytes).unwrap();
+    let blocks = repository.info().unwrap().blocks;
+    drop(repository);
+    let root = place.folder.path();
+    let segments: Vec<(PathBuf, Vec<u8>)> = objects(root)
+        .into_iter()
+        .filter(|(name, _)| name.starts_with("index"))
+        .collect();
+    for (name, original) in &segments {
+        for damage in 0..4 {
+            let mut damaged = original.clone();
+            match damage {
+                0 => damaged[60] ^= 1,
+                1 => damaged.truncate(40),
+                2 => damaged.clear(),
+                _ => damaged[8] ^= 1,
+            }
+            std::fs::write(root.join(name), damaged).unwrap();
+            let open = || Repository::open(Arc::clone(&place.files), environment(2), None).unwrap();
+            assert_eq!(
+                read_disk(&open(), &point).unwrap(),
+                bytes,
+                "{name:?} {damage}"
+            );
+            let next = backup(&open(), "next", &bytes).unwrap();
+            open().collect(&CollectOptions::default(), &|_| {}).unwrap();
+            assert!(verify(&place).unwrap().is_clean(), "{name:?} {damage}");
+            open().delete_point(next.id).unwrap();
+            open().collect(&CollectOptions::default(), &|_| {}).unwrap();
+            assert!(open().info().unwrap().blocks >= blocks);
+            assert_eq!(read_disk(&open(), &point).unwrap(), bytes);
+            if !root.join(name).exists() {
+                break;
+            }
+        }
+    }
+}
