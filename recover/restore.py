@@ -113,8 +113,9 @@ def blake3_run(data, key, flags):
     count = max(1, (len(data) + 1023) // 1024)
     level = [array.array("Q") for _ in range(8)]
     view = memoryview(data)
-    for first in range(0, count - 1, 512):  # whole chunks before the last
-        lanes = min(512, count - 1 - first)
+    whole = count if count > 1 and len(data) % 1024 == 0 else count - 1
+    for first in range(0, whole, 512):
+        lanes = min(512, whole - first)
         one, mask = ones(lanes), ones(lanes) * 0xFFFFFFFF
         pairs = view[first * 1024:(first + lanes) * 1024].cast("Q")
         counter = int.from_bytes(struct.pack("<%dQ" % lanes, *range(first, first + lanes)), "little")
@@ -127,9 +128,9 @@ def blake3_run(data, key, flags):
             edge = (CHUNK_START if step == 0 else 0) | (CHUNK_END if step == 15 else 0)
             cv = compress(cv, words, counter, 64, flags | edge, one)
         for word, lane in zip(level, cv):
-            word.frombytes(struct.pack("=%dQ" % lanes, *struct.unpack("<%dQ" % lanes, lane.to_bytes(8 * lanes, "little"))))
-    last, cv = bytes(view[(count - 1) * 1024:]), list(key)
-    blocks = max(1, (len(last) + 63) // 64)
+            word.extend(words_of(lane, lanes))
+    last, cv = bytes(view[whole * 1024:]), list(key)
+    blocks = max(1, (len(last) + 63) // 64) if whole < count else 0
     for step in range(blocks):
         part = last[step * 64:step * 64 + 64]
         edge = CHUNK_START if step == 0 else 0
@@ -137,7 +138,7 @@ def blake3_run(data, key, flags):
             edge |= CHUNK_END | (ROOT if count == 1 else 0)
         words = struct.unpack("<16I", part.ljust(64, b"\0"))
         cv = compress(cv, words, count - 1, len(part), flags | edge, 1)
-    for word, value in zip(level, cv):
+    for word, value in zip(level, cv if blocks else ()):
         word.append(value)
     while len(level[0]) > 1:  # pairs of neighbours; an odd one goes up as it is
         pairs, odd = len(level[0]) // 2, len(level[0]) % 2
@@ -145,13 +146,16 @@ def blake3_run(data, key, flags):
         root = ROOT if pairs == 1 and not odd else 0
         cv = compress([ones(pairs) * word for word in key], words, 0, 64, flags | PARENT | root, ones(pairs))
         tail = [word[-1:] if odd else array.array("Q") for word in level]
-        level = [array.array("Q", struct.unpack("<%dQ" % pairs, lane.to_bytes(8 * pairs, "little"))) + rest
-                 for lane, rest in zip(cv, tail)]
+        level = [array.array("Q", words_of(lane, pairs)) + rest for lane, rest in zip(cv, tail)]
     return struct.pack("<8I", *(word[0] for word in level))
 
 
 def lanes_of(words):
     return int.from_bytes(struct.pack("<%dQ" % len(words), *words), "little")
+
+
+def words_of(lanes, count):
+    return struct.unpack("<%dQ" % count, lanes.to_bytes(8 * count, "little"))
 
 
 def blake3(data):
