@@ -3,5 +3,7 @@
 
 mod collect;
 mod damage;
+mod faults;
 mod line;
+mod recover;
 mod support;
