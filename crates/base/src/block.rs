@@ -29,12 +29,18 @@ pub struct Extent {
 impl Extent {
     /// A range of data.
     pub const fn data(offset: u64, length: u64) -> Self {
-        Self { range: ByteRange::new(offset, length), kind: ExtentKind::Data }
+        Self {
+            range: ByteRange::new(offset, length),
+            kind: ExtentKind::Data,
+        }
     }
 
     /// A range of zeros.
     pub const fn zero(offset: u64, length: u64) -> Self {
-        Self { range: ByteRange::new(offset, length), kind: ExtentKind::Zero }
+        Self {
+            range: ByteRange::new(offset, length),
+            kind: ExtentKind::Zero,
+        }
     }
 }
 
@@ -54,7 +60,10 @@ pub trait BlockRead: Send + Sync {
     /// the rest. Saying `Data` is always right; saying `Zero` is a promise.
     fn extents(&self, range: ByteRange) -> Result<Vec<Extent>> {
         check_range(range, self.size())?;
-        Ok(vec![Extent { range, kind: ExtentKind::Data }])
+        Ok(vec![Extent {
+            range,
+            kind: ExtentKind::Data,
+        }])
     }
 }
 
@@ -135,7 +144,10 @@ pub fn all_extents(disk: &dyn BlockRead, range: ByteRange) -> Result<Vec<Extent>
     let mut all: Vec<Extent> = Vec::new();
     let mut at = range.offset;
     while at < range.end() {
-        let rest = ByteRange { offset: at, length: range.end() - at };
+        let rest = ByteRange {
+            offset: at,
+            length: range.end() - at,
+        };
         let before = at;
         for extent in disk.extents(rest)? {
             if extent.range.offset != at || extent.range.is_empty() {
@@ -175,6 +187,8 @@ fn extents_malformed(at: ByteOffset) -> Error {
 /// Whether all bytes are zero. Fast: the compiler turns the inner loop into vector code.
 pub fn is_zero(bytes: &[u8]) -> bool {
     let mut chunks = bytes.chunks_exact(64);
-    chunks.by_ref().all(|chunk| chunk.iter().fold(0, |any, byte| any | byte) == 0)
+    chunks
+        .by_ref()
+        .all(|chunk| chunk.iter().fold(0, |any, byte| any | byte) == 0)
         && chunks.remainder().iter().all(|byte| *byte == 0)
 }

@@ -29,7 +29,11 @@ impl Cancel {
     /// An error of kind `Cancelled` if somebody asked.
     pub fn check(&self) -> Result<()> {
         if self.is_cancelled() {
-            Err(Error::new(Kind::Cancelled, "base.cancelled", "stopped on request"))
+            Err(Error::new(
+                Kind::Cancelled,
+                "base.cancelled",
+                "stopped on request",
+            ))
         } else {
             Ok(())
         }

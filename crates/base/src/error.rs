@@ -50,7 +50,10 @@ pub enum Kind {
 impl Kind {
     /// Whether the same request may succeed later without anybody changing anything.
     pub const fn retry_can_help(self) -> bool {
-        matches!(self, Self::Conflict | Self::Io | Self::Unreachable | Self::Timeout)
+        matches!(
+            self,
+            Self::Conflict | Self::Io | Self::Unreachable | Self::Timeout
+        )
     }
 
     /// The exit code of the command line for this kind. Stable: scripts rely on it.
@@ -83,11 +86,7 @@ struct Inner {
 
 impl Error {
     /// A new error. `code` is stable; `message` is a sentence without a full stop.
-    pub fn new(
-        kind: Kind,
-        code: impl Into<Cow<'static, str>>,
-        message: impl Into<String>,
-    ) -> Self {
+    pub fn new(kind: Kind, code: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
         Self(Box::new(Inner {
             kind,
             code: code.into(),
@@ -120,7 +119,11 @@ impl Error {
             _ => "base.io.failed",
         };
         let error = Self::new(kind, code, doing).caused_by(source);
-        if kind == Kind::Full { error.hint("free some space, then try again") } else { error }
+        if kind == Kind::Full {
+            error.hint("free some space, then try again")
+        } else {
+            error
+        }
     }
 
     /// Adds what a person can do about it.
@@ -245,6 +248,10 @@ mod tests {
         assert_eq!(error.kind(), Kind::Full);
         assert_eq!(error.code(), "base.io.full");
         assert!(error.hint_text().is_some());
-        assert!(error.to_string().starts_with("backing up disk vda: writing pack 7: "));
+        assert!(
+            error
+                .to_string()
+                .starts_with("backing up disk vda: writing pack 7: ")
+        );
     }
 }

@@ -60,7 +60,11 @@ impl Path {
 
     /// The folder it is in; the root is in itself.
     pub fn folder(&self) -> Self {
-        Self(self.0.rsplit_once('/').map_or(String::new(), |(folder, _)| folder.to_owned()))
+        Self(
+            self.0
+                .rsplit_once('/')
+                .map_or(String::new(), |(folder, _)| folder.to_owned()),
+        )
     }
 
     /// The last part.
@@ -196,7 +200,10 @@ pub fn read_all(files: &dyn Files, path: &Path, limit: u64) -> Result<Vec<u8>> {
         return Err(Error::new(
             crate::Kind::Limit,
             "base.files.too-large",
-            format!("{path} is {length}, more than the {} allowed", ByteCount(limit)),
+            format!(
+                "{path} is {length}, more than the {} allowed",
+                ByteCount(limit)
+            ),
         ));
     }
     let mut bytes = vec![0; length.as_usize()?];

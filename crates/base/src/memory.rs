@@ -22,20 +22,29 @@ impl MemoryDisk {
 
     /// A copy of all its bytes.
     pub fn to_vec(&self) -> Vec<u8> {
-        self.bytes.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.bytes
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
 impl From<Vec<u8>> for MemoryDisk {
     fn from(bytes: Vec<u8>) -> Self {
-        Self { size: bytes.len() as u64, bytes: RwLock::new(bytes) }
+        Self {
+            size: bytes.len() as u64,
+            bytes: RwLock::new(bytes),
+        }
     }
 }
 
 impl MemoryDisk {
     /// The place of a checked range in the vector.
     fn place(&self, offset: ByteOffset, length: usize) -> Result<std::ops::Range<usize>> {
-        check_range(ByteRange::new(offset.0, length as u64), ByteCount(self.size))?;
+        check_range(
+            ByteRange::new(offset.0, length as u64),
+            ByteCount(self.size),
+        )?;
         let start = ByteCount(offset.0).as_usize()?;
         Ok(start..start + length)
     }
@@ -62,7 +71,11 @@ impl BlockRead for MemoryDisk {
             let length = page.len() as u64;
             push_extent(
                 &mut extents,
-                if is_zero(page) { Extent::zero(at, length) } else { Extent::data(at, length) },
+                if is_zero(page) {
+                    Extent::zero(at, length)
+                } else {
+                    Extent::data(at, length)
+                },
             );
             at += length;
         }

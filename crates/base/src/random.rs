@@ -20,7 +20,9 @@ pub struct SeededRandom {
 impl SeededRandom {
     /// The stream of `seed`.
     pub const fn new(seed: u64) -> Self {
-        Self { state: Mutex::new(seed) }
+        Self {
+            state: Mutex::new(seed),
+        }
     }
 
     /// The next number.
@@ -35,7 +37,11 @@ impl SeededRandom {
 
     /// A number below `bound`; 0 where `bound` is 0.
     pub fn below(&self, bound: u64) -> u64 {
-        if bound == 0 { 0 } else { self.next_u64() % bound }
+        if bound == 0 {
+            0
+        } else {
+            self.next_u64() % bound
+        }
     }
 
     /// True once in `n` times.

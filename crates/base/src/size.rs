@@ -45,7 +45,11 @@ impl ByteCount {
     /// The count as a length in memory; an error where it does not fit.
     pub fn as_usize(self) -> Result<usize> {
         usize::try_from(self.0).map_err(|_| {
-            Error::new(Kind::Limit, "base.size.too-large", format!("{self} do not fit in memory"))
+            Error::new(
+                Kind::Limit,
+                "base.size.too-large",
+                format!("{self} do not fit in memory"),
+            )
         })
     }
 
@@ -66,13 +70,20 @@ impl ByteOffset {
 }
 
 fn overflow() -> Error {
-    Error::new(Kind::Invalid, "base.size.overflow", "an offset or size is larger than 2^64 bytes")
+    Error::new(
+        Kind::Invalid,
+        "base.size.overflow",
+        "an offset or size is larger than 2^64 bytes",
+    )
 }
 
 impl ByteRange {
     /// `length` bytes from `offset` on.
     pub const fn new(offset: u64, length: u64) -> Self {
-        Self { offset: ByteOffset(offset), length: ByteCount(length) }
+        Self {
+            offset: ByteOffset(offset),
+            length: ByteCount(length),
+        }
     }
 
     /// The first byte after the range. Ranges are validated where they enter; one that leaves the
@@ -182,8 +193,14 @@ mod tests {
         let all = ByteRange::new(0, u64::MAX);
         let tail = ByteRange::new(u64::MAX - 4, 100);
         assert_eq!(tail.end(), ByteOffset(u64::MAX));
-        assert_eq!(all.intersection(&tail), Some(ByteRange::new(u64::MAX - 4, 4)));
-        assert_eq!(ByteRange::new(0, 4).intersection(&ByteRange::new(4, 4)), None);
+        assert_eq!(
+            all.intersection(&tail),
+            Some(ByteRange::new(u64::MAX - 4, 4))
+        );
+        assert_eq!(
+            ByteRange::new(0, 4).intersection(&ByteRange::new(4, 4)),
+            None
+        );
         assert!(ByteOffset(u64::MAX).checked_add(ByteCount(1)).is_err());
     }
 }

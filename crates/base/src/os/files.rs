@@ -52,7 +52,11 @@ impl OsFiles {
     }
 
     fn open_at(&self, verb: &str, path: &Path, flags: OFlags, mode: Mode) -> Result<OwnedFd> {
-        let text = if path.as_str().is_empty() { "." } else { path.as_str() };
+        let text = if path.as_str().is_empty() {
+            "."
+        } else {
+            path.as_str()
+        };
         let flags = flags | OFlags::CLOEXEC;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
         loop {
@@ -70,7 +74,11 @@ impl OsFiles {
         let say = |error| failed(self.doing(verb, path), error);
         let walk = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let mut folder = fs::openat(&self.root, ".", walk, Mode::empty()).map_err(say)?;
-        let mut parts = path.as_str().split('/').filter(|part| !part.is_empty()).peekable();
+        let mut parts = path
+            .as_str()
+            .split('/')
+            .filter(|part| !part.is_empty())
+            .peekable();
         while let Some(part) = parts.next() {
             let last = parts.peek().is_none();
             let with = if last { flags | OFlags::NOFOLLOW } else { walk };
@@ -81,7 +89,12 @@ impl OsFiles {
     }
 
     fn folder(&self, verb: &str, path: &Path) -> Result<OwnedFd> {
-        self.open_at(verb, path, OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty())
+        self.open_at(
+            verb,
+            path,
+            OFlags::DIRECTORY | OFlags::RDONLY,
+            Mode::empty(),
+        )
     }
 
     fn rename(&self, verb: &str, from: &Path, to: &Path, flags: RenameFlags) -> Result<()> {
@@ -96,12 +109,18 @@ impl Files for OsFiles {
     fn create(&self, path: &Path) -> Result<Box<dyn FileWrite>> {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY;
         let fd = self.open_at("creating", path, flags, FILE_MODE)?;
-        Ok(Box::new(OsFileWrite { file: File::from(fd), shown: self.doing("writing", path) }))
+        Ok(Box::new(OsFileWrite {
+            file: File::from(fd),
+            shown: self.doing("writing", path),
+        }))
     }
 
     fn open(&self, path: &Path) -> Result<Arc<dyn FileRead>> {
         let fd = self.open_at("opening", path, OFlags::RDONLY, Mode::empty())?;
-        Ok(Arc::new(OsFileRead { file: File::from(fd), shown: self.doing("reading", path) }))
+        Ok(Arc::new(OsFileRead {
+            file: File::from(fd),
+            shown: self.doing("reading", path),
+        }))
     }
 
     fn publish(&self, from: &Path, to: &Path) -> Result<()> {
@@ -142,7 +161,9 @@ impl Files for OsFiles {
         let mut entries = Vec::new();
         for entry in fs::Dir::read_from(&fd).map_err(say)? {
             let entry = entry.map_err(say)?;
-            let Ok(name) = entry.file_name().to_str() else { continue };
+            let Ok(name) = entry.file_name().to_str() else {
+                continue;
+            };
             if name == "." || name == ".." {
                 continue;
             }
@@ -174,8 +195,9 @@ impl Files for OsFiles {
     }
 
     fn space(&self) -> Result<Space> {
-        let stat = fs::fstatvfs(&self.root)
-            .map_err(|error| failed(self.doing("asking for free space of", &Path::root()), error))?;
+        let stat = fs::fstatvfs(&self.root).map_err(|error| {
+            failed(self.doing("asking for free space of", &Path::root()), error)
+        })?;
         let unit = stat.f_frsize.max(1);
         Ok(Space {
             total: ByteCount(stat.f_blocks.saturating_mul(unit)),
@@ -201,14 +223,20 @@ struct OsFileRead {
 
 impl FileRead for OsFileRead {
     fn length(&self) -> Result<ByteCount> {
-        let metadata = self.file.metadata().map_err(|error| Error::io(&self.shown, error))?;
+        let metadata = self
+            .file
+            .metadata()
+            .map_err(|error| Error::io(&self.shown, error))?;
         Ok(ByteCount(metadata.len()))
     }
 
     fn read_at(&self, offset: ByteOffset, buffer: &mut [u8]) -> Result<()> {
         self.file.read_exact_at(buffer, offset.0).map_err(|error| {
             if error.kind() == std::io::ErrorKind::UnexpectedEof {
-                Error::corrupt("base.files.short", format!("{}: the file is too short", self.shown))
+                Error::corrupt(
+                    "base.files.short",
+                    format!("{}: the file is too short", self.shown),
+                )
             } else {
                 Error::io(&self.shown, error)
             }
@@ -228,7 +256,9 @@ impl FileWrite for OsFileWrite {
     }
 
     fn sync(&mut self) -> Result<()> {
-        self.file.sync_all().map_err(|error| Error::io(&self.shown, error))
+        self.file
+            .sync_all()
+            .map_err(|error| Error::io(&self.shown, error))
     }
 }
 

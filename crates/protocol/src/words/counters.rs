@@ -63,7 +63,11 @@ impl BusyTimes {
             (self.network, Stage::Network),
             (self.target, Stage::Target),
         ];
-        stages.into_iter().max_by_key(|(busy, _)| *busy).filter(|(busy, _)| *busy > 0).map(|s| s.1)
+        stages
+            .into_iter()
+            .max_by_key(|(busy, _)| *busy)
+            .filter(|(busy, _)| *busy > 0)
+            .map(|s| s.1)
     }
 }
 
@@ -101,7 +105,12 @@ mod tests {
     #[test]
     fn the_busiest_stage_is_the_bottleneck() {
         assert_eq!(BusyTimes::default().bottleneck(), None);
-        let busy = BusyTimes { source: 5, proxy: 9, network: 0, target: 3 };
+        let busy = BusyTimes {
+            source: 5,
+            proxy: 9,
+            network: 0,
+            target: 3,
+        };
         assert_eq!(busy.bottleneck(), Some(Stage::Proxy));
     }
 }

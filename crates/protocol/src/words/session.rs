@@ -165,7 +165,10 @@ pub enum SessionState {
 impl SessionState {
     /// Whether it has ended.
     pub const fn is_final(&self) -> bool {
-        matches!(self, Self::Success | Self::Warning | Self::Failed | Self::Stopped)
+        matches!(
+            self,
+            Self::Success | Self::Warning | Self::Failed | Self::Stopped
+        )
     }
 
     /// The word people see.
