@@ -49,11 +49,11 @@ fn survives_crashes_in_all_short_sequences_of_commands() {
     right("sequences", &tally, 500);
 }
 
+/// Seed 0 found two: a collect relied on a pack whose name an earlier, failed collect had never made
+/// durable; and a segment that could not be opened once went on listing packs that were removed.
 #[test]
 fn an_error_at_any_call_makes_no_false_green() {
-    for engine in ["store", "store-changed"] {
-        right(engine, &run("errors", engine, 0), 300);
-    }
+    right("errors", &run("errors", "store-changed", 0), 1000);
 }
 
 #[test]
@@ -71,15 +71,18 @@ fn damage_is_never_restored_as_if_it_were_right() {
 
 #[test]
 fn processes_at_once_lose_nothing_in_any_order() {
-    for seed in 0..5 {
+    // Scenes of two actors in all orders; those of three have more than a test has time for.
+    for seed in [0, 1, 4, 5] {
         right(
             &format!("interleave {seed}"),
             &run("interleave", "store-changed", seed),
             100,
         );
+    }
+    for seed in 0..6 {
         right(
             &format!("random {seed}"),
-            &run("random-interleave", "store", seed),
+            &run("random-interleave", "store-changed", seed),
             100,
         );
     }
@@ -201,8 +204,13 @@ fn each_broken_promise_between_processes_is_noticed() {
 #[test]
 fn one_seed_gives_one_log() {
     let digest = |seed| {
-        let mut tally = Tally::default();
-        for world in ["crash", "random-interleave", "phantoms"] {
+        let ground = Ground::new(Arc::new(Store::open(true)), seed, 24);
+        let plan = Crashes {
+            most: 100,
+            ..Crashes::of(&[], &sim::catalogue::commands(0))
+        };
+        let mut tally = worlds::crashes(&ground, &plan);
+        for world in ["random-interleave", "phantoms", "tracker"] {
             tally.add(run(world, "store-changed", seed));
         }
         tally.digest()
