@@ -13,31 +13,32 @@ use base::{Error, Kind};
 
 const SAMPLES: &str = include_str!("../../../fixtures/wire/frames.txt");
 
-fn ours() -> Vec<(&'static str, Frame)> {
+type Sample = (&'static str, Frame);
+
+fn ours() -> Vec<Sample> {
+    let mut samples = of_calls();
+    samples.extend(of_streams());
+    samples
+}
+
+fn an_error() -> Vec<u8> {
+    let error = Error::new(Kind::NotFound, "store.point.missing", "there is no point 7")
+        .hint("list the points")
+        .caused_by(std::io::Error::other("gone"));
+    postcard::to_stdvec(&ErrorWord::from(&error)).unwrap()
+}
+
+fn of_calls() -> Vec<Sample> {
     let hello = Hello {
         oldest: 1,
         newest: 3,
         purpose: Purpose::Calls,
         program: "backstay 0".into(),
     };
-    let error = Error::new(Kind::NotFound, "store.point.missing", "there is no point 7")
-        .hint("list the points")
-        .caused_by(std::io::Error::other("gone"));
-    let word = postcard::to_stdvec(&ErrorWord::from(&error)).unwrap();
+    let word = an_error();
     let start = MoverRequest::StartAgent {
         session: SessionId::from_bytes([5; 16]),
         purpose: "web1".into(),
-    };
-    let token = StreamToken::from_parts(StreamId::from_bytes([6; 16]), [7; 32]);
-    let terms = Terms {
-        window: 1 << 25,
-        resume_from: 1,
-    };
-    let open = Open {
-        token,
-        connection: 0,
-        connections: 1,
-        terms,
     };
     let frame = Frame::new;
     vec![
@@ -60,12 +61,29 @@ fn ours() -> Vec<(&'static str, Frame)> {
             "response",
             frame(FrameKind::Response, 9, message::encode(1, &"done").unwrap()),
         ),
-        ("failure", frame(FrameKind::Failure, 9, word.clone())),
+        ("failure", frame(FrameKind::Failure, 9, word)),
         ("cancel", frame(FrameKind::Cancel, 9, Vec::new())),
         (
             "credit",
             frame(FrameKind::Credit, 9, 8u32.to_le_bytes().to_vec()),
         ),
+    ]
+}
+
+fn of_streams() -> Vec<Sample> {
+    let token = StreamToken::from_parts(StreamId::from_bytes([6; 16]), [7; 32]);
+    let terms = Terms {
+        window: 1 << 25,
+        resume_from: 1,
+    };
+    let open = Open {
+        token,
+        connection: 0,
+        connections: 1,
+        terms,
+    };
+    let frame = Frame::new;
+    vec![
         ("stream-open", open.frame()),
         ("stream-ready", terms.frame()),
         (
@@ -86,7 +104,7 @@ fn ours() -> Vec<(&'static str, Frame)> {
         ),
         ("finish", wire::finish(3)),
         ("finished", wire::finished(3)),
-        ("abort", frame(FrameKind::Abort, 0, word)),
+        ("abort", frame(FrameKind::Abort, 0, an_error())),
     ]
 }
 
