@@ -353,7 +353,7 @@ def argon2id(password, salt, memory, passes, lanes):
             return Argon2id(salt=salt, length=32, iterations=passes, lanes=lanes, memory_cost=memory).derive(password)
         except Exception:  # an OpenSSL that lacks it: go the long way
             pass
-    say("opening the password slot without the module \"cryptography\": this may take minutes")
+    say("opening the password slot without the module \"cryptography\": this takes a minute or two")
     start = struct.pack("<6I", lanes, 32, memory, passes, 0x13, 2)
     for part in (password, salt, b"", b""):
         start += struct.pack("<I", len(part)) + part
