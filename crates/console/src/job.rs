@@ -236,6 +236,7 @@ fn stop(server: &Server, job: &str, after_current: bool) -> Result<()> {
             "job.not-running",
             format!("the job {job} is not running"),
         )
+        .hint("\u{201c}backstay session list\u{201d} shows when it last ran")
     })?;
     let stop = if after_current {
         Stop::AfterCurrent

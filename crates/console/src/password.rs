@@ -40,10 +40,10 @@ impl Source {
         }
         let first = ask(prompt)?;
         if new && ask("Again: ")? != first {
-            return Err(Error::invalid(
-                "password.differs",
-                "the two passwords differ",
-            ));
+            return Err(
+                Error::invalid("password.differs", "the two passwords differ")
+                    .hint("type the same one twice"),
+            );
         }
         not_empty(&first)
     }
@@ -51,7 +51,8 @@ impl Source {
 
 fn not_empty(text: &str) -> Result<Secret> {
     if text.is_empty() {
-        return Err(Error::invalid("password.empty", "the password is empty"));
+        return Err(Error::invalid("password.empty", "the password is empty")
+            .hint("an empty one protects nothing; --no-encryption says so openly"));
     }
     Ok(Secret::new(text))
 }

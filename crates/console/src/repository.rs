@@ -200,6 +200,7 @@ pub fn absolute(path: &Path) -> Result<String> {
             "console.path",
             format!("{} is not valid UTF-8", path.display()),
         )
+        .hint("name a path that is plain text")
     })
 }
 

@@ -20,6 +20,10 @@ use std::time::Duration;
 
 /// How long one question about a task waits at the agent.
 const PROGRESS_WAIT_MILLIS: u32 = 500;
+/// How long a mover service may be away before that counts: it is started again within a second.
+const MOVER_PATIENCE: Duration = Duration::from_secs(5);
+/// How long to wait between two attempts.
+const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(200);
 /// How long a task may take to end after it was asked to stop.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -76,15 +80,11 @@ impl Agents {
     pub fn start(&self, host: HostId, purpose: &str) -> Result<Agent> {
         let host = self.host(host)?;
         self.note_mover(&host.mover)?;
-        let mover = self
-            .dial
-            .mover(host)
-            .map_err(|error| error.context(format!("reaching the mover of host {}", host.name)))?;
         let request = MoverRequest::StartAgent {
             session: self.session,
             purpose: purpose.to_owned(),
         };
-        match mover.ask(&request)? {
+        match self.ask_mover(host, &request)? {
             MoverResponse::Started(running) => {
                 let link = self.dial.agent(host, &running.address).map_err(|error| {
                     error.context(format!("reaching the agent for {purpose} on {}", host.name))
@@ -96,6 +96,24 @@ impl Agents {
                 })
             }
             other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Asks the mover of a host; one that is being started again is waited for. A request whose
+    /// answer was lost is said again: an agent that nobody leads ends by itself.
+    fn ask_mover(&self, host: &OrderedHost, request: &MoverRequest) -> Result<MoverResponse> {
+        let begun = std::time::Instant::now();
+        loop {
+            let mover = self.dial.mover(host);
+            match mover.and_then(|mover| mover.ask(request)) {
+                Err(error) if error.kind() != Kind::Unreachable => return Err(error),
+                Err(error) if begun.elapsed() > MOVER_PATIENCE => {
+                    let text = format!("reaching the mover of host {}", host.name);
+                    return Err(error.context(text));
+                }
+                Err(_) => std::thread::sleep(BETWEEN_ATTEMPTS),
+                Ok(answer) => return Ok(answer),
+            }
         }
     }
 
@@ -121,10 +139,10 @@ impl Agents {
                 let text = format!("no host of the order has the mover {mover}");
                 Error::new(Kind::Bug, "manager.host-missing", text)
             })?;
-        let link = self.dial.mover(host)?;
-        match link.ask(&MoverRequest::StopAgents {
+        let request = MoverRequest::StopAgents {
             session: self.session,
-        })? {
+        };
+        match self.ask_mover(host, &request)? {
             MoverResponse::Stopped(_) => Ok(()),
             other => Err(unexpected(&other)),
         }

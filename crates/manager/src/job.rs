@@ -120,7 +120,14 @@ impl Run {
         let repository = self.repository()?;
         let agent = self.agents.start(repository.host, purpose)?;
         let summary = agent.open(&repository.access).map_err(|error| {
-            error.context(format!("opening the repository {}", repository.name))
+            let error = error.context(format!("opening the repository {}", repository.name));
+            if error.kind() == Kind::NotFound && error.hint_text().is_none() {
+                error.hint(
+                    "see whether its disk is there, and whether its host knows it by this path",
+                )
+            } else {
+                error
+            }
         })?;
         self.tell_repository(&summary)?;
         Ok((agent, summary))

@@ -31,8 +31,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How often the server hears that the manager lives.
-const HEARTBEAT_EVERY: Duration = Duration::from_secs(3);
+/// How often the server hears that the manager lives, and the manager that it shall stop.
+const HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
 
 /// How a manager is started. The server does it; people do not.
 #[derive(Clone, Debug, clap::Args)]

@@ -132,10 +132,8 @@ impl Mover {
         let identity = Identity::load(&own)?;
         // Found missing now, not when the first agent is started.
         Identity::load(&agents)?;
-        let program = std::env::current_exe()
-            .map_err(|error| Error::io("finding this very program", error))?;
         let launch = Launch {
-            program,
+            program: launch::OWN_PROGRAM.into(),
             identity: agents,
             listen: args.listen.ip(),
             ports: args.ports,

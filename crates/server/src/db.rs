@@ -18,7 +18,8 @@ pub mod session;
 mod value;
 
 use base::{Error, Kind, Result};
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+pub use rusqlite::Transaction;
+use rusqlite::{Connection, TransactionBehavior};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 

@@ -43,8 +43,13 @@ async fn welcome(site: Arc<Site>, link: Link) {
             return;
         }
     };
-    if let Err(error) = ended {
-        tracing::info!(%peer, %error, "link ended");
+    match ended {
+        // The usual end of a command: its process is gone.
+        Err(error) if error.kind() == Kind::Unreachable => {
+            tracing::debug!(%peer, %error, "link ended");
+        }
+        Err(error) => tracing::info!(%peer, %error, "link ended"),
+        Ok(()) => {}
     }
 }
 

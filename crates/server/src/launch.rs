@@ -12,6 +12,12 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use tokio::process::{Child, Command};
 
+/// This very program, also after an upgrade has put another file in its place: all processes of a
+/// site have one version until it is started again.
+pub const OWN_PROGRAM: &str = "/proc/self/exe";
+/// What lists of processes show instead.
+pub const PROGRAM_NAME: &str = "backstay";
+
 /// How managers are started.
 pub struct Launch {
     /// The program.
@@ -36,7 +42,10 @@ impl Launch {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(self.log_file(session)?);
-        command.process_group(0).kill_on_drop(false);
+        command
+            .arg0(PROGRAM_NAME)
+            .process_group(0)
+            .kill_on_drop(false);
         command.spawn().map_err(|error| {
             Error::io(
                 format!("starting {} manager", self.program.display()),

@@ -69,8 +69,7 @@ async fn serve(args: &Args) -> Result<()> {
         database: db::Database::open(&state.server_file("backstay.db")?)?,
         secrets: Secrets::open(&state.server_file("secrets.key")?, random.as_ref())?,
         launch: Launch {
-            program: std::env::current_exe()
-                .map_err(|error| Error::io("finding this program", error))?,
+            program: launch::OWN_PROGRAM.into(),
             state: state.folder().to_owned(),
             server: address.clone(),
         },

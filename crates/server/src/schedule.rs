@@ -103,6 +103,7 @@ fn as_i8(value: u8) -> i8 {
 
 fn invalid(message: impl Into<String>) -> Error {
     Error::invalid("job.schedule.invalid", message)
+        .hint("for example --daily 22:30 --zone Europe/Berlin, or --every 60")
 }
 
 #[cfg(test)]

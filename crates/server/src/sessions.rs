@@ -11,6 +11,7 @@
 //! ```
 
 use crate::db;
+use crate::db::Transaction;
 use crate::launch::is_manager_of;
 use crate::site::Site;
 use base::id::{HostId, JobId, RepositoryId, SessionId};
@@ -23,7 +24,6 @@ use protocol::words::repository::RepositoryAccess;
 use protocol::words::session::{
     Level, OrderedHost, OrderedRepository, Session, SessionKind, SessionOrder, SessionState,
 };
-use rusqlite::Transaction;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -170,7 +170,7 @@ async fn run(site: Arc<Site>, id: SessionId) {
 
 /// Takes up the sessions that were at work when an earlier server ended.
 pub fn resume_all(site: &Arc<Site>) -> Result<()> {
-    for session in site.database.transaction(|t| db::session::at_work(t))? {
+    for session in site.database.transaction(db::session::at_work)? {
         tokio::spawn(resume(site.clone(), session.id));
     }
     Ok(())

@@ -7,6 +7,7 @@
 //! supervisor that is killed takes its roles along ([`end_with`]), so that the next one can start
 //! them anew; managers and agents at work go on.
 
+use crate::launch::{OWN_PROGRAM, PROGRAM_NAME};
 use crate::state::{self, State};
 use crate::{api, end_requested};
 use base::os::{OsClock, OsRandom};
@@ -146,6 +147,7 @@ fn path(path: &Path) -> Result<String> {
             "state.path",
             format!("{} is not valid UTF-8", path.display()),
         )
+        .hint("name a folder whose path is plain text")
     })
 }
 
@@ -190,7 +192,7 @@ async fn keep_running(
             Ok(mut child) => {
                 tokio::select! {
                     status = child.wait() => {
-                        let status = status.map_or_else(|error| error.to_string(), |s| s.to_string());
+                        let status = status.map_or_else(|e| e.to_string(), |s| s.to_string());
                         tracing::error!(role, status, "ended; it is started again");
                     }
                     _ = ending.changed() => {
@@ -213,11 +215,10 @@ async fn keep_running(
 }
 
 fn spawn(arguments: &[String]) -> Result<Child> {
-    let program =
-        std::env::current_exe().map_err(|error| Error::io("finding this program", error))?;
     // A process group of its own: Ctrl-C at the terminal ends the supervisor, and the supervisor
     // ends the roles in order.
-    Command::new(program)
+    Command::new(OWN_PROGRAM)
+        .arg0(PROGRAM_NAME)
         .arg("--supervisor")
         .arg(std::process::id().to_string())
         .args(arguments)

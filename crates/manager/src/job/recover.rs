@@ -51,7 +51,8 @@ pub fn run(run: &Run) -> Result<()> {
             Kind::Conflict,
             "session.undo-incomplete",
             "something the session left could not be undone yet",
-        ));
+        )
+        .hint("the session's log says what; it is tried again"));
     }
     look_again(run);
     let text = "what the session had begun was undone; the next run starts afresh";

@@ -110,8 +110,15 @@ pub fn verify(run: &Run, point: Option<PointId>, read_data: bool) -> Result<Outc
             damages,
         }) => {
             for damage in &damages {
+                // What is broken elsewhere is worth knowing, but the point asked for is whole.
+                let elsewhere = damage.point.is_none() && point.is_some_and(|p| whole.contains(&p));
+                let level = if elsewhere {
+                    Level::Warning
+                } else {
+                    Level::Error
+                };
                 run.desk
-                    .log(Level::Error, "verify.damaged", &damage.file, shown(damage));
+                    .log(level, "verify.damaged", &damage.file, shown(damage));
             }
             let text = format!("{} points are whole; {blocks} blocks checked", whole.len());
             run.desk
@@ -180,7 +187,10 @@ fn shown(damage: &Damage) -> String {
     if !damage.range.is_empty() {
         text += &format!(" at {}", damage.range);
     }
-    format!("{}: {}", text.trim_start(), damage.what)
+    match text.trim_start() {
+        "" => damage.what.clone(),
+        place => format!("{place}: {}", damage.what),
+    }
 }
 
 fn unexpected(end: Option<&TaskEnd>) -> Error {

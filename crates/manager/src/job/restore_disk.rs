@@ -23,6 +23,7 @@ pub fn run(run: &Run, order: &RestoreDisk) -> Result<()> {
             "restore.disk-not-found",
             format!("the point has no disk \u{201c}{}\u{201d}", order.disk),
         )
+        .hint("\u{201c}backstay point show\u{201d} lists its disks")
     })?;
     let target = ImageTarget {
         path: order.path.clone(),

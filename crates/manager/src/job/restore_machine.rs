@@ -156,7 +156,11 @@ fn platform_key(order: &RestoreMachine, plan: &RestorePlan, identity: Uuid) -> S
     match order.platform.name() {
         "libvirt" => identity.to_string(),
         // A machine of images is known by its first image.
-        _ => plan.disks.first().map(|disk| disk.target.path.clone()).unwrap_or_default(),
+        _ => plan
+            .disks
+            .first()
+            .map(|disk| disk.target.path.clone())
+            .unwrap_or_default(),
     }
 }
 

@@ -85,7 +85,7 @@ impl Fate {
     pub fn pass<T>(&self, name: &str, call: impl FnOnce() -> Result<T>) -> Result<T> {
         let number = self.deeds.fetch_add(1, Ordering::SeqCst);
         self.names.lock().unwrap().push(name.to_owned());
-        let gone = || Error::new(Kind::Unreachable, "test.gone", format!("cut at {name}"));
+        let gone = || Error::new(Kind::Timeout, "test.gone", format!("cut at {name}"));
         match self.ending {
             Some((at, End::DiesBefore)) if number >= at => Err(gone()),
             Some((at, End::DiesAfter)) if number > at => Err(gone()),

@@ -15,6 +15,11 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
+/// This very program, also after an upgrade has put another file in its place: agents have the
+/// version of their service until it is started again.
+pub const OWN_PROGRAM: &str = "/proc/self/exe";
+/// What lists of processes show instead.
+const PROGRAM_NAME: &str = "backstay";
 /// How long an agent may take until it listens.
 const READY_PATIENCE: Duration = Duration::from_secs(20);
 /// The longest line an agent may say.
@@ -50,6 +55,7 @@ impl Launch {
         starter: &str,
     ) -> Result<(RunningAgent, Child)> {
         let mut command = Command::new(&self.program);
+        command.arg0(PROGRAM_NAME);
         command.arg("agent").arg("--identity").arg(&self.identity);
         command.arg("--listen").arg(self.listen.to_string());
         command.arg("--ports").arg(self.ports.to_string());

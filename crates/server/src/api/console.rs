@@ -84,7 +84,7 @@ pub async fn answer(site: &Arc<Site>, who: &str, request: Q) -> Result<A> {
 fn status(site: &Site) -> Result<A> {
     let running = site
         .database
-        .transaction(|t| db::session::at_work(t))?
+        .transaction(db::session::at_work)?
         .len();
     Ok(A::Status(ServerStatus {
         version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -17,7 +17,7 @@ use std::time::Duration;
 const HEALTH_PATIENCE: Duration = Duration::from_secs(5);
 
 pub async fn list(site: &Arc<Site>) -> Result<A> {
-    let hosts = site.database.transaction(|t| db::host::list(t))?;
+    let hosts = site.database.transaction(db::host::list)?;
     let asked: Vec<_> = hosts
         .into_iter()
         .map(|host| {
@@ -70,6 +70,7 @@ pub async fn health_of(dialer: &Dialer, address: &str, id: Option<HostId>) -> Re
                 "host.silent",
                 format!("the mover service at {address} does not answer"),
             )
+            .hint("see whether \u{201c}backstay mover\u{201d} runs there, at this address")
         })??;
     match answer {
         MoverResponse::Health(health) => Ok(health),
@@ -94,7 +95,8 @@ pub async fn add(site: &Arc<Site>, name: &str, mover: &str) -> Result<A> {
                     Kind::Exists,
                     "host.known",
                     format!("that is the host {} already", other.name),
-                ));
+                )
+                .hint("\u{201c}backstay host list\u{201d} shows all"));
             }
         }
         db::host::put(t, health.host, name, mover)?;

@@ -89,7 +89,8 @@ fn check(settings: &JobSettings) -> Result<()> {
                 Some((disk, path)) => Err(Error::invalid(
                     "job.image-path-relative",
                     format!("the image of disk {disk} is not an absolute path: {path}"),
-                )),
+                )
+                .hint("name the file from the root on, as its host sees it")),
                 None => Ok(()),
             }
         }

@@ -3,6 +3,7 @@
 //! Knows: what was seen of them and what points they have. Refuses to know: hypervisors; looking is
 //! a session.
 
+use crate::db::Transaction;
 use crate::db::{self, machine::MachineRow};
 use crate::sessions::{self, Request};
 use crate::site::Site;
@@ -13,7 +14,6 @@ use protocol::words::job::{Job, PlatformAddress, Selection};
 use protocol::words::manager::{FoundDisk, FoundMachine};
 use protocol::words::point::Point;
 use protocol::words::session::SessionKind;
-use rusqlite::Transaction;
 use std::sync::Arc;
 
 pub fn list(site: &Site) -> Result<A> {

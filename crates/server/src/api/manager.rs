@@ -180,7 +180,8 @@ fn identify(site: &Site, known_as: RepositoryId, summary: &RepositorySummary) ->
                     "the repository {} is known already under another name",
                     summary.id
                 ),
-            ));
+            )
+            .hint("\u{201c}backstay repository list\u{201d} shows it"));
         }
         db::repository::identify(
             t,

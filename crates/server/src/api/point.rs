@@ -33,10 +33,10 @@ pub fn delete(site: &Arc<Site>, who: &str, keys: &[String]) -> Result<A> {
         .database
         .transaction(|t| keys.iter().map(|key| db::point::find(t, key)).collect())?;
     let Some(first) = points.first() else {
-        return Err(Error::invalid(
-            "point.none-named",
-            "no restore point was named",
-        ));
+        return Err(
+            Error::invalid("point.none-named", "no restore point was named")
+                .hint("\u{201c}backstay point list\u{201d} shows all"),
+        );
     };
     if points
         .iter()
@@ -106,7 +106,8 @@ pub fn restore_disk(site: &Arc<Site>, who: &str, order: RestoreDisk) -> Result<A
         return Err(Error::invalid(
             "restore.path-relative",
             format!("\u{201c}{}\u{201d} is not an absolute path", order.path),
-        ));
+        )
+        .hint("name the file from the root on, as its host sees it"));
     }
     let hosts = vec![order.host];
     let name = point.draft.machine.name;
@@ -128,7 +129,8 @@ fn check_point(site: &Site, key: &str, repository: RepositoryId) -> Result<Point
         Err(Error::invalid(
             "point.other-repository",
             "the point is in another repository",
-        ))
+        )
+        .hint("\u{201c}backstay point show\u{201d} says where it is"))
     }
 }
 

@@ -29,7 +29,7 @@ pub struct Place {
 
 pub fn list(site: &Site) -> Result<A> {
     site.database
-        .transaction(|t| db::repository::list(t))
+        .transaction(db::repository::list)
         .map(A::Repositories)
 }
 
@@ -101,7 +101,8 @@ fn record(site: &Site, place: &Place, encrypted: bool) -> Result<RepositoryId> {
                         "{} is the repository {} already",
                         other.location, other.name
                     ),
-                ));
+                )
+                .hint("name another folder, or use the repository that is there"));
             }
         }
         let repository = Repository {

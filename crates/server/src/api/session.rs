@@ -56,7 +56,8 @@ pub fn stop(site: &Site, key: &str, stop: Stop) -> Result<A> {
                 Kind::Conflict,
                 "session.ended",
                 format!("the session {} has ended already", session.id.short()),
-            ));
+            )
+            .hint("\u{201c}backstay session show\u{201d} says how"));
         }
         db::session::set_stop(t, session.id, stop)?;
         Ok(session)

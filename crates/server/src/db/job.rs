@@ -82,6 +82,9 @@ pub fn put(
             Kind::Exists,
             "job.name-taken",
             format!("there is a job \u{201c}{}\u{201d} already", settings.name),
+        )
+        .hint(
+            "choose another name, or change the one there with \u{201c}backstay job edit\u{201d}",
         ));
     }
     execute(

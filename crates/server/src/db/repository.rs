@@ -71,7 +71,8 @@ pub fn add(
                 "there is a repository \u{201c}{}\u{201d} already",
                 repository.name
             ),
-        ));
+        )
+        .hint("choose another name; \u{201c}backstay repository list\u{201d} shows those taken"));
     }
     execute(
         transaction,

@@ -47,7 +47,8 @@ pub fn back_up(job: &Job<'_>, machine: &Machine, task: TaskId) -> Result<Point> 
                 "the machine {} has no disk that can be backed up",
                 machine.name
             ),
-        ));
+        )
+        .hint("leave the machine out of the job, or see what kinds of disks it has"));
     }
     clean_left_overs(job, machine);
     let id = MachineId::of_platform(job.settings.platform.name(), &machine.key.0);
