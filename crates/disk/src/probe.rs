@@ -12,8 +12,11 @@ use base::{Error, Kind, Result};
 const HEAD_LENGTH: u64 = 1024;
 
 /// Things that are no disk images as they are, and what to do about them.
-const FOREIGN: [(usize, &[u8], &str, &str); 12] = [
+const FOREIGN: [(usize, &[u8], &str, &str); 13] = [
     (0, b"QFI\xfb\0\0\0\x01", "a qcow (version 1) image", CONVERT),
+    // Versions 2 and 3 have been recognised before; to take another for raw would be a point that
+    // nobody can use.
+    (0, b"QFI\xfb", "a qcow image of an unknown version", CONVERT),
     (0, b"QED\0", "a QED image", CONVERT),
     (
         0x40,
