@@ -94,7 +94,7 @@ fn misunderstood(error: &clap::Error) -> ExitCode {
     let text = error.render().to_string();
     let text = text.trim_end().trim_start_matches("error: ");
     let shown = base::Error::invalid("console.usage", text)
-        .hint("\u{201c}backstay --help\u{201d} and \u{201c}backstay NOUN --help\u{201d} say what there is");
+        .hint("\u{201c}backstay --help\u{201d} says what there is");
     ExitCode::from(console::failure::report(&shown, true))
 }
 
