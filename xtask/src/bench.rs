@@ -36,11 +36,8 @@ pub fn run(arguments: &[String], cancel: &Cancel) -> Result<()> {
     steps.run("what this machine lacks", || {
         need::install(&[need::BUILD, need::IMAGES, need::YARDSTICKS], cancel)
     })?;
-    let program = steps.run("building Backstay in release mode", || {
-        match &options.program {
-            Some(program) => crate::demo::given(program),
-            None => workspace::build_program(true, cancel),
-        }
+    let program = steps.run("the program `backstay`", || {
+        workspace::program(options.program.as_deref(), cancel)
     })?;
     let folder = workspace::root().join("target/bench");
     let images = steps.run("images", || Images::get(&folder, options.size_mib, cancel))?;

@@ -11,7 +11,6 @@ pub mod table;
 
 use base::cancel::Cancel;
 use base::{Error, Result};
-pub use machine::given;
 use std::path::PathBuf;
 
 /// What was asked for.

@@ -5,6 +5,7 @@
 //! Refuses to know: which of it is allowed; `tidy` judges that.
 
 use crate::command::Run;
+use crate::step::detail;
 use base::cancel::Cancel;
 use base::{Error, Result};
 use serde_json::Value;
@@ -34,6 +35,21 @@ pub fn metadata(cancel: &Cancel) -> Result<Value> {
     serde_json::from_slice(&said.output).map_err(|error| {
         Error::corrupt("xtask.metadata.malformed", "cargo metadata wrote no JSON").caused_by(error)
     })
+}
+
+/// The program that was given, by its full path, or else a newly built one as people ship it.
+pub fn program(given: Option<&Path>, cancel: &Cancel) -> Result<PathBuf> {
+    match given {
+        Some(program) => {
+            detail(format!("as it is: {}", program.display()));
+            std::fs::canonicalize(program)
+                .map_err(|error| Error::io(format!("looking for {}", program.display()), error))
+        }
+        None => {
+            detail("building it in release mode; the first time takes some minutes");
+            build_program(true, cancel)
+        }
+    }
 }
 
 /// Builds the `backstay` program and hands back its path.

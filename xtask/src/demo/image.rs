@@ -3,7 +3,6 @@
 //! Knows: that the user's file is only ever read; all happens to a copy. Refuses to know: formats;
 //! `qemu-img` and `qemu-io` stand for everybody else's programs.
 
-use super::machine::given;
 use super::program::{Figures, Point, Site};
 use super::table::{self, Row};
 use crate::command::Run;
@@ -49,9 +48,8 @@ pub fn tell(image: &Path, program: Option<&Path>, cancel: &Cancel) -> Result<()>
     steps.run("what this machine lacks", || {
         need::install(&[need::BUILD, need::IMAGES], cancel)
     })?;
-    let program = steps.run("building Backstay in release mode", || match program {
-        Some(program) => given(program),
-        None => workspace::build_program(true, cancel),
+    let program = steps.run("the program `backstay`", || {
+        workspace::program(program, cancel)
     })?;
     let scratch = scratch(image)?;
     let copy = steps.run("a copy of the image; yours is only read", || {

@@ -43,9 +43,8 @@ pub fn tell(program: Option<&Path>, keep: bool, cancel: &Cancel) -> Result<()> {
     steps.run("what this machine lacks", || {
         need::install(&[need::BUILD, need::IMAGES, need::HYPERVISOR], cancel)
     })?;
-    let program = steps.run("building Backstay in release mode", || match program {
-        Some(program) => given(program),
-        None => workspace::build_program(true, cancel),
+    let program = steps.run("the program `backstay`", || {
+        workspace::program(program, cancel)
     })?;
     if !need::is_root() {
         // What is built is built as this user; only the hypervisor wants the administrator.
@@ -153,12 +152,6 @@ fn back_up_twice_and_restore(
 
 fn repository(lab: &Lab) -> Result<PathBuf> {
     Ok(lab.scratch("repository")?.join(REPOSITORY))
-}
-
-/// A program that was built before, by its full path: processes are recognised by it.
-pub fn given(program: &Path) -> Result<PathBuf> {
-    std::fs::canonicalize(program)
-        .map_err(|error| Error::io(format!("looking for {}", program.display()), error))
 }
 
 /// Runs the job while an independent client copies the same export.
