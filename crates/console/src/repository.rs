@@ -109,25 +109,41 @@ impl From<CompressionName> for Compression {
 
 /// Does it.
 pub fn run(server: &Server, verb: &Verb) -> Result<u8> {
-    let (request, wait) = match verb {
+    let wait = match verb {
         Verb::List => {
             return match server.ask(&Q::RepositoryList)? {
                 A::Repositories(repositories) => list(server, &repositories).map(|()| 0),
                 other => Err(unexpected(&other)),
             };
         }
-        Verb::Remove { repository } => {
-            return match server.ask(&Q::RepositoryRemove {
-                key: repository.clone(),
-            })? {
-                A::Done => {
-                    let text =
-                        format!("repository {repository} forgotten; its files are untouched");
-                    show::done(server.json(), &text).map(|()| 0)
-                }
-                other => Err(unexpected(&other)),
-            };
+        Verb::Remove { repository } => return remove(server, repository),
+        Verb::Create { wait, .. }
+        | Verb::Open { wait, .. }
+        | Verb::Rescan { wait, .. }
+        | Verb::Collect { wait, .. } => wait,
+    };
+    match server.ask(&request(verb)?)? {
+        A::Session(session) => wait.show(server, &session),
+        other => Err(unexpected(&other)),
+    }
+}
+
+fn remove(server: &Server, repository: &str) -> Result<u8> {
+    let request = Q::RepositoryRemove {
+        key: repository.to_owned(),
+    };
+    match server.ask(&request)? {
+        A::Done => {
+            let text = format!("repository {repository} forgotten; its files are untouched");
+            show::done(server.json(), &text).map(|()| 0)
         }
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// What is asked for the verbs that start a session.
+fn request(verb: &Verb) -> Result<Q> {
+    Ok(match verb {
         Verb::Create {
             name,
             path,
@@ -135,23 +151,20 @@ pub fn run(server: &Server, verb: &Verb) -> Result<u8> {
             no_encryption,
             password,
             compression,
-            wait,
+            ..
         } => {
             let prompt = "Password for the repository (without it nothing can be restored): ";
             let encrypted = !no_encryption;
-            let request = Q::RepositoryCreate {
+            Q::RepositoryCreate {
                 name: name.clone(),
                 host: host.clone(),
-                location: RepositoryLocation::Folder {
-                    path: absolute(path)?,
-                },
+                location: folder(path)?,
                 password: encrypted.then(|| password.read(prompt, true)).transpose()?,
                 options: RepositoryOptions {
                     encrypted,
                     compression: (*compression).into(),
                 },
-            };
-            (request, wait)
+            }
         }
         Verb::Open {
             name,
@@ -159,36 +172,28 @@ pub fn run(server: &Server, verb: &Verb) -> Result<u8> {
             host,
             no_encryption,
             password,
-            wait,
+            ..
         } => {
             let ask = || password.read("Password of the repository: ", false);
-            let request = Q::RepositoryOpen {
+            Q::RepositoryOpen {
                 name: name.clone(),
                 host: host.clone(),
-                location: RepositoryLocation::Folder {
-                    path: absolute(path)?,
-                },
+                location: folder(path)?,
                 password: (!no_encryption).then(ask).transpose()?,
-            };
-            (request, wait)
+            }
         }
-        Verb::Rescan { repository, wait } => (
-            Q::RepositoryRescan {
-                key: repository.clone(),
-            },
-            wait,
-        ),
-        Verb::Collect { repository, wait } => (
-            Q::RepositoryCollect {
-                key: repository.clone(),
-            },
-            wait,
-        ),
-    };
-    match server.ask(&request)? {
-        A::Session(session) => wait.show(server, &session),
-        other => Err(unexpected(&other)),
-    }
+        Verb::Rescan { repository, .. } => Q::RepositoryRescan {
+            key: repository.clone(),
+        },
+        Verb::Collect { repository, .. } => Q::RepositoryCollect {
+            key: repository.clone(),
+        },
+        Verb::List | Verb::Remove { .. } => Q::RepositoryList,
+    })
+}
+
+fn folder(path: &Path) -> Result<RepositoryLocation> {
+    absolute(path).map(|path| RepositoryLocation::Folder { path })
 }
 
 /// A path from the root on. What is relative is meant from here.
