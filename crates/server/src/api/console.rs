@@ -82,10 +82,7 @@ pub async fn answer(site: &Arc<Site>, who: &str, request: Q) -> Result<A> {
 }
 
 fn status(site: &Site) -> Result<A> {
-    let running = site
-        .database
-        .transaction(db::session::at_work)?
-        .len();
+    let running = site.database.transaction(db::session::at_work)?.len();
     Ok(A::Status(ServerStatus {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started: site.started,
