@@ -4,7 +4,7 @@
 
 use crate::server::{Server, unexpected};
 use crate::show;
-use base::Result;
+use base::{Kind, Result};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use protocol::words::console::{ConsoleRequest, ConsoleResponse};
 use protocol::words::session::{Level, LogLine, Session, SessionKind, SessionState, Task};
@@ -54,13 +54,20 @@ pub fn follow(server: &Server, session: &Session) -> Result<u8> {
             seen,
             line,
         };
-        let ConsoleResponse::Followed {
-            session,
-            lines,
-            revision,
-        } = server.ask(&request)?
-        else {
-            return Err(unexpected(&ConsoleResponse::Done));
+        let (session, lines, revision) = match server.ask(&request) {
+            Ok(ConsoleResponse::Followed {
+                session,
+                lines,
+                revision,
+            }) => (session, lines, revision),
+            Ok(other) => return Err(unexpected(&other)),
+            // The session goes on without its server, and so does watching it.
+            Err(error) if error.kind() == Kind::Unreachable => {
+                server.dial_again()?;
+                seen = 0;
+                continue;
+            }
+            Err(error) => return Err(error),
         };
         seen = revision;
         line = lines.last().map_or(line, |last| last.number);

@@ -6,18 +6,28 @@ use crate::Common;
 use base::{Error, Kind, Result};
 use protocol::words::console::{ConsoleRequest, ConsoleResponse};
 use protocol::{BlockingClient, Dialer, Expect, Identity, LinkOptions, Role};
-use std::time::Duration;
+use std::cell::RefCell;
+use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 
 /// Longer than the server lets a follower wait.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long a server that is started again is waited for by those who watch a session.
+const RESTART_PATIENCE: Duration = Duration::from_secs(60);
+/// How long to wait between two attempts.
+const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(500);
+
+type Client = BlockingClient<ConsoleRequest, ConsoleResponse>;
+
 /// The server.
 pub struct Server {
-    client: BlockingClient<ConsoleRequest, ConsoleResponse>,
+    client: RefCell<Client>,
+    dialer: Dialer,
+    address: String,
     json: bool,
     // Last, so that the link says goodbye before its runtime ends.
-    _runtime: Runtime,
+    runtime: Runtime,
 }
 
 impl Server {
@@ -42,27 +52,50 @@ impl Server {
             None => own_server(common)?,
         };
         let dialer = Dialer::new(identity, LinkOptions::default());
-        let expect = Expect::role(Role::Server);
-        let client =
-            BlockingClient::dial(runtime.handle(), &dialer, &address, expect).map_err(|error| {
-                error.hint("is \u{201c}backstay up\u{201d} running, and reachable from here?")
-            })?;
+        let client = dial(&runtime, &dialer, &address)?;
         Ok(Self {
-            client,
+            client: RefCell::new(client),
+            dialer,
+            address,
             json: common.json,
-            _runtime: runtime,
+            runtime,
         })
     }
 
     /// Asks and waits for the answer.
     pub fn ask(&self, request: &ConsoleRequest) -> Result<ConsoleResponse> {
-        self.client.call_within(request, ANSWER_PATIENCE)
+        self.client.borrow().call_within(request, ANSWER_PATIENCE)
+    }
+
+    /// Dials again after the link broke: sessions go on while a server is started again.
+    ///
+    /// # Errors
+    /// Of the last attempt, where the server stays away.
+    pub fn dial_again(&self) -> Result<()> {
+        let begun = Instant::now();
+        loop {
+            match dial(&self.runtime, &self.dialer, &self.address) {
+                Ok(client) => {
+                    self.client.replace(client);
+                    return Ok(());
+                }
+                Err(error) if begun.elapsed() > RESTART_PATIENCE => return Err(error),
+                Err(_) => std::thread::sleep(BETWEEN_ATTEMPTS),
+            }
+        }
     }
 
     /// Whether answers are shown as JSON.
     pub const fn json(&self) -> bool {
         self.json
     }
+}
+
+fn dial(runtime: &Runtime, dialer: &Dialer, address: &str) -> Result<Client> {
+    let expect = Expect::role(Role::Server);
+    BlockingClient::dial(runtime.handle(), dialer, address, expect).map_err(|error| {
+        error.hint("is \u{201c}backstay up\u{201d} running, and reachable from here?")
+    })
 }
 
 fn own_server(common: &Common) -> Result<String> {

@@ -101,7 +101,7 @@ impl World {
         let begun = Instant::now();
         let victim = VICTIMS[usize::try_from(round).unwrap() % VICTIMS.len()];
         let work = WORK[usize::try_from(self.dice.below(WORK.len() as u64)).unwrap()];
-        let moment = self.moment();
+        let moment = self.moment(work);
         println!("round {round}: {work}, {victim} at {moment:?}");
         images::scribble(&self.image, 6, MIB, self.dice.roll());
         let restored = self.site.path(&format!("restored-{round}.raw"));
@@ -126,15 +126,15 @@ impl World {
         println!("  {state}, took {:?}", begun.elapsed());
     }
 
-    fn moment(&mut self) -> Moment {
+    fn moment(&mut self, work: &str) -> Moment {
         let dice = &mut self.dice;
         match dice.below(4) {
-            0 => Moment::After(Duration::from_millis(dice.below(1500))),
-            1 => Moment::Written(dice.below(6 * MIB)),
+            0 => Moment::After(Duration::from_millis(dice.below(700))),
+            1 if work == "backup" => Moment::Written(dice.below(4 * MIB)),
             _ => {
                 let mark = MARKS[usize::try_from(dice.below(MARKS.len() as u64)).unwrap()];
                 let times = usize::try_from(1 + dice.below(2)).unwrap();
-                Moment::Line(mark, times, Duration::from_millis(dice.below(80)))
+                Moment::Line(mark, times, Duration::from_millis(dice.below(50)))
             }
         }
     }

@@ -273,8 +273,25 @@ impl Site {
         path
     }
 
-    /// The living processes of this site, by their command lines, which all name the state folder.
+    /// The living processes of this site's roles.
     pub fn processes(&self) -> Vec<Process> {
+        let mut found = Vec::new();
+        for (pid, line) in self.command_lines() {
+            let roles = ["up", "server", "mover", "manager", "agent"];
+            let role = line
+                .iter()
+                .skip(1)
+                .find(|word| roles.contains(&word.as_str()))
+                .cloned();
+            if let Some(role) = role {
+                found.push(Process { pid, role, line });
+            }
+        }
+        found
+    }
+
+    /// All that is this site's, by command lines: each names the state folder.
+    fn command_lines(&self) -> Vec<(u32, Vec<String>)> {
         let state = self.state().to_str().unwrap().to_owned();
         let mut found = Vec::new();
         for entry in std::fs::read_dir("/proc").unwrap().flatten() {
@@ -289,25 +306,13 @@ impl Site {
             let Ok(line) = std::fs::read(entry.path().join("cmdline")) else {
                 continue;
             };
-            let line: Vec<String> = line
-                .split(|byte| *byte == 0)
-                .map(|a| String::from_utf8_lossy(a).into())
-                .collect();
-            let ours = line
+            let word = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            let line: Vec<String> = line.split(|byte| *byte == 0).map(word).collect();
+            let is_backstay = line
                 .first()
-                .is_some_and(|program| program.ends_with("backstay"))
-                && line.iter().any(|argument| argument.starts_with(&state));
-            let roles = ["up", "server", "mover", "manager", "agent"];
-            let role = line
-                .iter()
-                .skip(1)
-                .find(|argument| roles.contains(&argument.as_str()));
-            if let (true, Some(role)) = (ours, role) {
-                found.push(Process {
-                    pid,
-                    role: role.clone(),
-                    line: line.clone(),
-                });
+                .is_some_and(|program| program.ends_with("backstay"));
+            if is_backstay && line.iter().any(|word| word.starts_with(&state)) {
+                found.push((pid, line));
             }
         }
         found
@@ -327,6 +332,15 @@ impl Site {
             .into_iter()
             .find(|process| process.line.contains(&purpose));
         found.map(|process| process.pid)
+    }
+
+    /// How many commands follow a session.
+    pub fn watchers(&self, session: &str) -> usize {
+        let commands = self.command_lines();
+        let follows = |(_, line): &&(u32, Vec<String>)| {
+            line.iter().any(|word| word == "follow") && line.iter().any(|word| word == session)
+        };
+        commands.iter().filter(follows).count()
     }
 
     /// Waits until no session is at work and no manager and no agent lives.

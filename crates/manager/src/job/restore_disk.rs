@@ -55,7 +55,9 @@ pub fn run(run: &Run, order: &RestoreDisk) -> Result<()> {
             disk: order.disk.clone(),
             target: plan.target.clone(),
         };
-        agent.wait(agent.start(&request)?, progress)?
+        agent
+            .wait(agent.start(&request)?, progress)
+            .map_err(advised)?
     } else {
         let from = transfer::PointDisk {
             point: order.point,
@@ -71,6 +73,17 @@ pub fn run(run: &Run, order: &RestoreDisk) -> Result<()> {
     let text = format!("{} written to {}, digest equal", plan.size, order.path);
     run.desk.log(Level::Info, "restore.disk", &subject, text);
     Ok(())
+}
+
+/// A point that cannot be read whole is for `verify` to look at.
+fn advised(error: Error) -> Error {
+    if error.kind() == Kind::Corrupt && error.hint_text().is_none() {
+        error.hint(
+            "\u{201c}backstay verify\u{201d} shows what is damaged; other points may be whole",
+        )
+    } else {
+        error
+    }
 }
 
 /// The undo of a failed restore removes its file; one that was there before must not be it.
