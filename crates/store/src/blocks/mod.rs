@@ -144,11 +144,8 @@ impl Blocks {
     /// `Corrupt` `store.block.missing` where no pack has it, or why its frame cannot be read.
     pub(crate) fn read(&self, content: Content, id: &BlockId) -> Result<Block> {
         let seen = self.index();
-        let first = match seen.find(content, id) {
-            Ok(Some(place)) => match self.read_place(&place, id) {
-                Ok(block) => return Ok(block),
-                Err(error) => Some(error),
-            },
+        let first = match self.read_by(&seen, content, id) {
+            Ok(Some(block)) => return Ok(block),
             Ok(None) => None,
             Err(error) => Some(error),
         };
@@ -160,11 +157,31 @@ impl Blocks {
         }
         // Collect may have moved the block since our view of the index, or a segment is lost.
         let newer = self.refresh(&seen)?;
-        match newer.find(content, id) {
-            Ok(Some(place)) => self.read_place(&place, id),
-            Ok(None) => Err(first.unwrap_or_else(|| missing(content, id))),
-            Err(error) => Err(error),
+        match self.read_by(&newer, content, id)? {
+            Some(block) => Ok(block),
+            None => Err(first.unwrap_or_else(|| missing(content, id))),
         }
+    }
+
+    /// Reads a block where a view of the index says that it lies; `None` where it names no place.
+    /// There may be several: a writer that finds a pack damaged stores its blocks once more.
+    fn read_by(&self, index: &Index, content: Content, id: &BlockId) -> Result<Option<Block>> {
+        let Some(place) = index.find(content, id)? else {
+            return Ok(None);
+        };
+        let error = match self.read_place(&place, id) {
+            Ok(block) => return Ok(Some(block)),
+            Err(error) => error,
+        };
+        if worth_another_look(&error) || error.kind() == Kind::Io {
+            let others = index.places(content, id);
+            for other in others.iter().filter(|other| **other != place) {
+                if let Ok(block) = self.read_place(other, id) {
+                    return Ok(Some(block));
+                }
+            }
+        }
+        Err(error)
     }
 
     fn read_place(&self, place: &Place, id: &BlockId) -> Result<Block> {

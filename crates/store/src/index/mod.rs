@@ -180,6 +180,23 @@ impl Index {
         }
     }
 
+    /// All places where a block lies, as far as they can be found: for what cannot be read at the
+    /// first.
+    pub(crate) fn places(&self, content: Content, id: &BlockId) -> Vec<Place> {
+        let mut places = Vec::new();
+        for segment in &self.segments {
+            if segment.content == content
+                && let Ok(Some(entry)) = segment.find(id)
+                && let Ok(pack) = segment.pack(&entry)
+            {
+                places.push(entry.place(content, pack.id));
+            }
+        }
+        let orphan = self.orphans.get(id);
+        places.extend(orphan.filter(|place| place.content == content));
+        places
+    }
+
     /// Entries of all segments, counted once per segment.
     pub(crate) fn entries(&self) -> u64 {
         self.segments.iter().map(|segment| segment.count).sum()

@@ -276,3 +276,29 @@ fn a_collection_mends_damaged_index_segments() {
         }
     }
 }
+
+/// A run after the damage stores again what it needs, and readers find the whole copy.
+#[test]
+fn what_a_short_pack_held_is_stored_again_and_read_from_there() {
+    for content in ["data", "tree"] {
+        let place = place();
+        let repository = create(&place);
+        let bytes = sample(17, 600_000);
+        backup(&repository, "web", &bytes).unwrap();
+        drop(repository);
+        let root = place.folder.path();
+        for (name, original) in objects(root) {
+            if name.starts_with(format!("packs/{content}")) {
+                std::fs::write(root.join(name), &original[..original.len() / 2]).unwrap();
+            }
+        }
+        let repository = Repository::open(Arc::clone(&place.files), environment(6), None).unwrap();
+        let again = backup(&repository, "web", &bytes).unwrap();
+        drop(repository);
+        let repository = Repository::open(Arc::clone(&place.files), environment(7), None).unwrap();
+        assert!(
+            read_disk(&repository, &again).unwrap() == bytes,
+            "{content}"
+        );
+    }
+}
