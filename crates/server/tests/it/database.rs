@@ -171,7 +171,7 @@ fn a_transaction_that_fails_leaves_nothing() {
     assert!(failed.is_err());
     assert!(
         database
-            .transaction(|t| db::host::list(t))
+            .transaction(db::host::list)
             .unwrap()
             .is_empty()
     );

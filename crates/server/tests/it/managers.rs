@@ -167,7 +167,7 @@ async fn leases_keep_to_their_limits_and_end_with_the_session() {
         scene
             .site
             .database
-            .transaction(|t| db::lease::total(t))
+            .transaction(db::lease::total)
             .unwrap(),
         0
     );
@@ -206,7 +206,7 @@ async fn a_session_whose_managers_die_ends_as_failed() {
         scene
             .site
             .database
-            .transaction(|t| db::lease::total(t))
+            .transaction(db::lease::total)
             .unwrap(),
         0
     );
