@@ -71,12 +71,12 @@ fn whole_story(site: &Site, repository: &Path) {
 
     site.ok(&["point", "delete", old_point]);
     site.run(&["point", "show", old_point]).expect(3);
-    assert_eq!(site.points(), [new_point.clone()]);
+    assert_eq!(site.points(), std::slice::from_ref(new_point));
     collected(site, repository);
     restored_equal(site, new_point, &raw, &source);
     site.ok(&["verify", "main", "--read-data"]);
     site.ok(&["repository", "rescan", "main"]);
-    assert_eq!(site.points(), [new_point.clone()]);
+    assert_eq!(site.points(), std::slice::from_ref(new_point));
 }
 
 /// What only a deleted point needed comes free.

@@ -120,7 +120,7 @@ impl World {
         }
         self.nothing_is_left();
         self.site.back_up("daily");
-        if round % 3 == 0 {
+        if round.is_multiple_of(3) {
             self.newest_restores();
         }
         println!("  {state}, took {:?}", begun.elapsed());

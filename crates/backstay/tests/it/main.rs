@@ -7,6 +7,7 @@
 mod alone;
 mod backup;
 mod command;
+mod damage;
 mod faults;
 mod images;
 mod kills;

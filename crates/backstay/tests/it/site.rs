@@ -147,11 +147,6 @@ impl Site {
         format!("127.0.0.1:{}", self.server)
     }
 
-    /// Where the mover service listens.
-    pub fn mover_address(&self) -> String {
-        format!("127.0.0.1:{}", self.mover)
-    }
-
     /// What the roles wrote on standard error.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.path("up.err")).unwrap_or_default()
