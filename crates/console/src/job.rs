@@ -114,7 +114,7 @@ pub struct Create {
     #[arg(long, group = "what", value_name = "NAME=FILE[,FILE...]")]
     pub image: Vec<String>,
     /// How many points of each machine to keep
-    #[arg(long, default_value_t = 14)]
+    #[arg(long, value_name = "POINTS", default_value_t = 14)]
     pub keep: u32,
     /// Run each day at this time
     #[arg(long, value_name = "HH:MM")]
@@ -142,7 +142,7 @@ pub struct Edit {
     #[arg(long)]
     pub name: Option<String>,
     /// How many points of each machine to keep
-    #[arg(long)]
+    #[arg(long, value_name = "POINTS")]
     pub keep: Option<u32>,
     /// Run each day at this time
     #[arg(long, value_name = "HH:MM")]

@@ -26,23 +26,33 @@ use clap::{Args, Subcommand};
 use server::Server;
 use std::path::PathBuf;
 
+/// What help calls the options below.
+const EVERYWHERE: &str = "Options of all commands";
+
 /// Options that all nouns share.
 #[derive(Clone, Debug, Args)]
 pub struct Common {
     /// Answer as JSON instead of text
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = EVERYWHERE)]
     pub json: bool,
     /// Folder of the site's state, for the server's address and this console's identity
     #[arg(
         long = "site",
         global = true,
+        help_heading = EVERYWHERE,
         default_value = "/var/lib/backstay",
         env = "BACKSTAY_STATE",
         value_name = "DIR"
     )]
     pub state: PathBuf,
     /// The server, if it is not the one of this host
-    #[arg(long, global = true, env = "BACKSTAY_SERVER", value_name = "HOST:PORT")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = EVERYWHERE,
+        env = "BACKSTAY_SERVER",
+        value_name = "HOST:PORT"
+    )]
     pub server: Option<String>,
 }
 

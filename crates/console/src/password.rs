@@ -14,7 +14,8 @@ pub const VARIABLE: &str = "BACKSTAY_PASSWORD";
 /// Where the password comes from.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Source {
-    /// File whose first line is the password
+    /// File whose first line is the password [default: the environment's BACKSTAY_PASSWORD, or a
+    /// question at the terminal]
     #[arg(long, value_name = "FILE")]
     pub password_file: Option<PathBuf>,
 }

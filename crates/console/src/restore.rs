@@ -56,7 +56,7 @@ pub enum Verb {
         /// Name of the disk in the point
         disk: String,
         /// The file to make
-        #[arg(long)]
+        #[arg(long, value_name = "FILE")]
         to: PathBuf,
         /// Format of the file
         #[arg(long, value_enum, default_value = "raw")]

@@ -34,17 +34,28 @@ const END_PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// Folder of the site's state
-    #[arg(long, default_value = state::DEFAULT, env = "BACKSTAY_STATE")]
+    #[arg(long, value_name = "DIR", default_value = state::DEFAULT, env = "BACKSTAY_STATE")]
     pub state: PathBuf,
     /// Address the server listens on
-    #[arg(long, default_value = "127.0.0.1:9419")]
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9419")]
     pub listen: SocketAddr,
     /// Address the mover service listens on
-    #[arg(long, default_value = "127.0.0.1:6162")]
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:6162")]
     pub mover_listen: SocketAddr,
     /// Ports for agents: first and last
-    #[arg(long, default_value = "2500-3300")]
+    #[arg(long, value_name = "FROM-TO", default_value = "2500-3300", value_parser = ports)]
     pub agent_ports: String,
+}
+
+/// Looks whether a range of ports makes sense, before the mover service fails on it again and
+/// again.
+fn ports(text: &str) -> Result<String, String> {
+    let parse = || {
+        let (from, to) = text.split_once('-')?;
+        let (from, to): (u16, u16) = (from.parse().ok()?, to.parse().ok()?);
+        (0 < from && from <= to).then(|| text.to_owned())
+    };
+    parse().ok_or_else(|| "a range of ports looks like 2500-3300".to_owned())
 }
 
 /// Runs the site until asked to end.

@@ -169,10 +169,5 @@ fn a_transaction_that_fails_leaves_nothing() {
         Err(base::Error::invalid("test", "on purpose"))
     });
     assert!(failed.is_err());
-    assert!(
-        database
-            .transaction(db::host::list)
-            .unwrap()
-            .is_empty()
-    );
+    assert!(database.transaction(db::host::list).unwrap().is_empty());
 }

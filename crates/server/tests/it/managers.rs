@@ -164,11 +164,7 @@ async fn leases_keep_to_their_limits_and_end_with_the_session() {
     assert_eq!(lease(&second), R::Lease(LeaseAnswer::Granted));
     second.answer(&scene.site, finish()).unwrap();
     assert_eq!(
-        scene
-            .site
-            .database
-            .transaction(db::lease::total)
-            .unwrap(),
+        scene.site.database.transaction(db::lease::total).unwrap(),
         0
     );
 }
@@ -203,11 +199,7 @@ async fn a_session_whose_managers_die_ends_as_failed() {
     let codes: Vec<_> = lines.iter().map(|line| line.code.as_str()).collect();
     assert_eq!(codes, ["session.manager-lost", "session.recovery-failed"]);
     assert_eq!(
-        scene
-            .site
-            .database
-            .transaction(db::lease::total)
-            .unwrap(),
+        scene.site.database.transaction(db::lease::total).unwrap(),
         0
     );
 }
