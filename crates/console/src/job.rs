@@ -220,16 +220,9 @@ pub fn run(server: &Server, verb: &Verb) -> Result<u8> {
 }
 
 fn stop(server: &Server, job: &str, after_current: bool) -> Result<()> {
-    let request = Q::SessionList {
-        job: Some(job.to_owned()),
-        limit: 1,
-    };
-    let running = match server.ask(&request)? {
-        A::Sessions(sessions) => sessions
-            .into_iter()
-            .find(|session| !session.state.is_final()),
-        other => return Err(unexpected(&other)),
-    };
+    let running = crate::session::newest(server, Some(&job.to_owned()), 1)?
+        .into_iter()
+        .find(|session| !session.state.is_final());
     let session = running.ok_or_else(|| {
         Error::new(
             Kind::Conflict,

@@ -66,9 +66,18 @@ pub fn run(server: &Server, verb: &Verb) -> Result<u8> {
 }
 
 fn all(server: &Server) -> Result<Vec<Machine>> {
-    match server.ask(&Q::MachineList)? {
-        A::Machines(machines) => Ok(machines),
-        other => Err(unexpected(&other)),
+    let mut all: Vec<Machine> = Vec::new();
+    loop {
+        let from = all.len() as u64;
+        let (machines, more) = match server.ask(&Q::MachineList { from })? {
+            A::Machines { machines, more } => (machines, more),
+            other => return Err(unexpected(&other)),
+        };
+        let none = machines.is_empty();
+        all.extend(machines);
+        if !more || none {
+            return Ok(all);
+        }
     }
 }
 

@@ -46,14 +46,8 @@ pub fn run(server: &Server, verb: &Verb) -> Result<u8> {
             machine,
             repository,
         } => {
-            let request = Q::PointList {
-                machine: machine.clone(),
-                repository: repository.clone(),
-            };
-            match server.ask(&request)? {
-                A::Points(points) => list(server, &points).map(|()| 0),
-                other => Err(unexpected(&other)),
-            }
+            let points = all(server, machine.as_ref(), repository.as_ref())?;
+            list(server, &points).map(|()| 0)
         }
         Verb::Show { point } => show_one(server, &find(server, point)?).map(|()| 0),
         Verb::Delete { points, wait } => {
@@ -74,6 +68,31 @@ pub fn find(server: &Server, key: &str) -> Result<Point> {
     })? {
         A::Point(point) => Ok(*point),
         other => Err(unexpected(&other)),
+    }
+}
+
+/// All points, newest first, in as many questions as that takes.
+fn all(
+    server: &Server,
+    machine: Option<&String>,
+    repository: Option<&String>,
+) -> Result<Vec<Point>> {
+    let mut all: Vec<Point> = Vec::new();
+    loop {
+        let request = Q::PointList {
+            machine: machine.cloned(),
+            repository: repository.cloned(),
+            after: all.last().map(|point| (point.created, point.id)),
+        };
+        let (points, more) = match server.ask(&request)? {
+            A::Points { points, more } => (points, more),
+            other => return Err(unexpected(&other)),
+        };
+        let none = points.is_empty();
+        all.extend(points);
+        if !more || none {
+            return Ok(all);
+        }
     }
 }
 

@@ -79,13 +79,7 @@ fn find(server: &Server, key: &str) -> Result<Session> {
 }
 
 fn list(server: &Server, job: Option<&String>, limit: u32) -> Result<()> {
-    let sessions = match server.ask(&Q::SessionList {
-        job: job.cloned(),
-        limit,
-    })? {
-        A::Sessions(sessions) => sessions,
-        other => return Err(unexpected(&other)),
-    };
+    let sessions = newest(server, job, limit)?;
     if server.json() {
         return show::json(&sessions);
     }
@@ -110,6 +104,28 @@ fn list(server: &Server, job: Option<&String>, limit: u32) -> Result<()> {
         ]);
     }
     table.print("no sessions yet")
+}
+
+/// The newest sessions, in as many questions as that takes.
+pub fn newest(server: &Server, job: Option<&String>, limit: u32) -> Result<Vec<Session>> {
+    let mut all: Vec<Session> = Vec::new();
+    loop {
+        let have = u32::try_from(all.len()).unwrap_or(u32::MAX);
+        let request = Q::SessionList {
+            job: job.cloned(),
+            limit: limit.saturating_sub(have),
+            after: all.last().map(|session| (session.created, session.id)),
+        };
+        let (sessions, more) = match server.ask(&request)? {
+            A::Sessions { sessions, more } => (sessions, more),
+            other => return Err(unexpected(&other)),
+        };
+        let none = sessions.is_empty();
+        all.extend(sessions);
+        if !more || none || all.len() >= limit as usize {
+            return Ok(all);
+        }
+    }
 }
 
 fn show_one(server: &Server, session: &Session) -> Result<()> {

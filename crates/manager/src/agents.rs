@@ -6,14 +6,17 @@ use crate::ask::Ask;
 use crate::desk::Desk;
 use crate::journal::{Journal, Step, StepNumber};
 use base::cancel::Cancel;
-use base::id::{HostId, SessionId};
+use base::id::{HostId, PointId, SessionId};
 use base::{Error, Kind, Result};
+use protocol::paging;
 use protocol::words::agent::{
     AgentRequest as Q, AgentResponse as A, TaskEnd, TaskNumber, TaskReport,
 };
 use protocol::words::mover::{MoverRequest, MoverResponse};
+use protocol::words::point::{Point, PointFile};
 use protocol::words::repository::{RepositoryAccess, RepositorySummary};
 use protocol::words::session::OrderedHost;
+use protocol::words::span::Span;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -181,12 +184,37 @@ impl Agent {
         }
     }
 
-    /// Asks for bytes.
-    pub fn bytes(&self, request: &Q) -> Result<Vec<u8>> {
-        match self.ask(request)? {
-            A::Bytes(bytes) => Ok(bytes),
-            other => Err(self.unexpected(&other)),
-        }
+    /// All points of the open repository, oldest first.
+    pub fn points(&self) -> Result<Vec<Point>> {
+        paging::points(|request| self.ask(request))
+    }
+
+    /// All points of the open repository page by page, each with the span of ids it tells of.
+    pub fn point_pages(
+        &self,
+        each: impl FnMut(Vec<Point>, Span<PointId>) -> Result<()>,
+    ) -> Result<()> {
+        paging::point_pages(|request| self.ask(request), each)
+    }
+
+    /// A small file of a point.
+    pub fn read_file(&self, point: PointId, path: &str) -> Result<Vec<u8>> {
+        paging::read_file(|request| self.ask(request), point, path)
+    }
+
+    /// Puts a small file into the point in the making.
+    pub fn put_file(&self, path: &str, bytes: &[u8]) -> Result<PointFile> {
+        paging::put_file(|request| self.ask(request), path, bytes)
+    }
+
+    /// A small file of the agent's host.
+    pub fn read_host_file(&self, path: &str) -> Result<Vec<u8>> {
+        paging::read_host_file(|request| self.ask(request), path)
+    }
+
+    /// Writes a small file of the agent's host that must not exist.
+    pub fn write_host_file(&self, path: &str, bytes: &[u8]) -> Result<()> {
+        paging::write_host_file(|request| self.ask(request), path, bytes)
     }
 
     /// Opens a repository.

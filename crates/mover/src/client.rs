@@ -61,15 +61,19 @@ pub fn run(args: &Args) -> Result<()> {
         env!("CARGO_PKG_VERSION"),
         std::process::id()
     );
-    let mut client = Client::new(args.json, args.password_file.clone());
+    // Everything after the repository is the command's, options at the end of the line too: they
+    // hold for the opening as well.
+    let mut line = parse(&args.command)?;
+    let json = args.json || line.json;
+    let password_file = line.password_file.take().or(args.password_file.clone());
+    let mut client = Client::new(json, password_file);
     if let Some(repository) = &args.repository {
         client.open(repository)?;
     }
-    if args.command.is_empty() {
+    if line.command.is_none() {
         prompt(&mut client)
     } else {
-        let line = parse(&args.command)?;
-        client.run(line.command).map(drop)
+        client.run(line).map(drop)
     }
 }
 
@@ -119,7 +123,7 @@ fn run_line(client: &mut Client, line: &str) -> Result<Next> {
         return Ok(Next::Go);
     }
     match Line::try_parse_from(&words) {
-        Ok(line) => client.run(line.command),
+        Ok(line) => client.run(line),
         // "help" is an "error" of the parser too, with another place to go.
         Err(error) if !error.use_stderr() => {
             show::text(&error.render().to_string())?;

@@ -26,6 +26,7 @@ use base::clock::Clock;
 use base::files::Files;
 use base::random::Random;
 use base::{Error, Kind, Result};
+use host_files::HostFiles;
 use making::Making;
 pub use network::Network;
 use protocol::words::agent::{AgentRequest, AgentResponse};
@@ -42,6 +43,7 @@ pub struct Executor {
     network: Option<Network>,
     /// Before `state`: tasks are stopped before what they use goes away.
     tasks: Tasks,
+    host_files: HostFiles,
     state: Mutex<State>,
 }
 
@@ -66,6 +68,7 @@ impl Executor {
             environment: Environment { clock, random },
             network: None,
             tasks: Tasks::default(),
+            host_files: HostFiles::default(),
             state: Mutex::default(),
         }
     }
@@ -91,12 +94,12 @@ impl Executor {
         match request {
             R::CreateRepository { access, options } => self.create_repository(&access, &options),
             R::OpenRepository { access } => self.open_repository(&access),
-            R::ListPoints => self.list_points(),
+            R::ListPoints { after } => self.list_points(after),
             R::ShowPoint { point } => self.show_point(point),
             R::DeletePoints { points } => self.delete_points(&points),
             R::Collect => self.collect(),
             R::Verify { point, read_data } => self.verify(point, read_data),
-            R::ReadFile { point, path } => self.read_file(point, &path),
+            R::ReadFile { point, path, from } => self.read_file(point, &path, from),
             R::ReadDisk { point, disk, range } => self.read_disk(point, &disk, range),
             R::MapDisk { point, disk, from } => self.map_disk(point, &disk, from),
             R::DiffDisk {
@@ -107,7 +110,12 @@ impl Executor {
             } => self.diff_disk(point, other, &disk, from),
             R::BeginPoint { point, compression } => self.begin_point(point, compression),
             R::CopyDisk { order } => self.copy_disk(order),
-            R::PutFile { path, bytes } => self.put_file(&path, &bytes),
+            R::PutFile {
+                path,
+                from,
+                bytes,
+                more,
+            } => self.put_file(&path, from, &bytes, more),
             R::CommitPoint { draft, trackers } => self.commit_point(draft, trackers),
             R::AbortPoint => self.abort_point(),
             R::RestoreDisk {
@@ -129,9 +137,14 @@ impl Executor {
                 stream,
             } => self.receive_image(size, target, &stream),
             R::ProbeImage { path } => host_files::probe_image(&path),
-            R::ReadHostFile { path } => host_files::read(&path),
-            R::WriteHostFile { path, bytes } => host_files::write(&path, &bytes),
-            R::RemoveHostFiles { paths } => host_files::remove(&paths),
+            R::ReadHostFile { path, from } => host_files::read(&path, from),
+            R::WriteHostFile {
+                path,
+                from,
+                bytes,
+                more,
+            } => self.host_files.write(&path, from, &bytes, more),
+            R::RemoveHostFiles { paths } => self.host_files.remove(&paths),
             R::Progress { task, wait_millis } => {
                 let wait = Duration::from_millis(wait_millis.into()).min(PROGRESS_WAIT_MAX);
                 Ok(AgentResponse::Task(Box::new(
@@ -148,6 +161,7 @@ impl Executor {
     /// Ends everything: tasks are stopped, what was not committed is thrown away.
     pub fn close(&self) {
         self.tasks.stop();
+        self.host_files.remove_unfinished();
         if let Err(error) = self.abort_point() {
             tracing::warn!(
                 code = error.code(),

@@ -11,7 +11,7 @@
 //! - [`link`]: a connection whose two ends know each other: dial, listen, keepalive. Async.
 //! - [`call`] and [`mod@serve`]: typed requests and answers over a link, many at a time.
 //! - [`stream`]: bulk data between threads of two agents over a link.
-//! - [`words`]: the messages themselves.
+//! - [`words`]: the messages themselves; [`paging`] for what is longer than one.
 //!
 //! The wire is written down for other implementations in `docs/protocols/`.
 
@@ -26,6 +26,7 @@ pub mod identity;
 mod keyfile;
 pub mod link;
 mod message;
+pub mod paging;
 pub mod peer;
 pub mod revocations;
 pub mod serve;

@@ -23,3 +23,4 @@ pub mod point;
 pub mod repository;
 pub mod secret;
 pub mod session;
+pub mod span;

@@ -14,10 +14,12 @@ use serde::Serialize;
 pub struct Progress {
     /// What is being done, in words: `mark`, `sweep`, `read data`, ...
     pub step: &'static str,
-    /// How much of this step is done, in `unit`.
+    /// How much of this step is done.
     pub done: u64,
-    /// How much there is, in `unit`; 0 where not known.
+    /// How much there is; 0 where not known.
     pub total: u64,
+    /// Whether these are stored bytes; otherwise they are points, packs or other things.
+    pub bytes: bool,
 }
 
 /// All points of a repository, and those whose record cannot be read.

@@ -252,6 +252,15 @@ impl Repository {
         point::list(&self.inner)
     }
 
+    /// The ids of all points in their order, without a look into them: some may be damaged, or gone
+    /// when they are opened.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn point_ids(&self) -> Result<Vec<PointId>> {
+        point::ids(&self.inner)
+    }
+
     /// One point.
     ///
     /// # Errors
@@ -276,6 +285,17 @@ impl Repository {
     /// `NotFound` where the point or the file is not there (any more); `Limit` where it is larger
     /// than files of points may be.
     pub fn read_file(&self, point: &Point, path: &str) -> Result<Vec<u8>> {
+        let reader = self.open_file(point, path)?;
+        let mut bytes = vec![0; base::block::BlockRead::size(&reader).as_usize()?];
+        base::block::BlockRead::read_at(&reader, base::size::ByteOffset::ZERO, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Opens a small file of a point for reading in pieces.
+    ///
+    /// # Errors
+    /// `NotFound`; `Limit` (`store.file.too-large`); `Corrupt`.
+    pub fn open_file(&self, point: &Point, path: &str) -> Result<DiskReader> {
         let file = point.file(path)?;
         if file.size.0 > base::limit::POINT_FILE_SIZE_MAX {
             return Err(Error::new(
@@ -284,10 +304,7 @@ impl Repository {
                 format!("the file \u{201c}{path}\u{201d} has {}", file.size),
             ));
         }
-        let reader = DiskReader::open(&self.inner, point.id, file.root, file.size)?;
-        let mut bytes = vec![0; file.size.as_usize()?];
-        base::block::BlockRead::read_at(&reader, base::size::ByteOffset::ZERO, &mut bytes)?;
-        Ok(bytes)
+        DiskReader::open(&self.inner, point.id, file.root, file.size)
     }
 
     /// The segments of one window of a tree; empty where the window is zero.

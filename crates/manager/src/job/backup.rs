@@ -9,11 +9,12 @@ pub mod plan;
 pub mod select;
 
 use super::Run;
+use super::discover::tell_machines;
 use crate::retention::{Candidate, expired};
 use base::id::{JobId, PointId};
 use base::{Error, Kind, Result};
 use platform::contract::{AgentPresence, Machine, Platform, Power, Trackable};
-use protocol::words::agent::{AgentRequest, AgentResponse, TaskEnd};
+use protocol::words::agent::{AgentRequest, TaskEnd};
 use protocol::words::job::JobSettings;
 use protocol::words::manager::{FoundDisk, FoundMachine, ManagerRequest};
 use protocol::words::point::Point;
@@ -49,7 +50,8 @@ pub fn run(run: &Run, id: JobId, read_all: bool) -> Result<Outcome> {
     let platform = run.platforms.connect(&settings.platform)?;
     let host_name = platform.host()?.name;
     let machines = platform.machines()?;
-    tell_machines(run, settings, &machines)?;
+    let found = machines.iter().map(found_machine).collect();
+    tell_machines(run, settings.host, settings.platform.name(), found)?;
     let chosen = select::select(&settings.selection, &machines);
     for name in &chosen.missing {
         let text = format!("the machine {name} is not there any more");
@@ -131,10 +133,7 @@ fn all_machines(job: &Job<'_>, machines: Vec<Machine>) -> Vec<Point> {
 
 fn known_points(run: &Run) -> Result<Vec<Point>> {
     let (agent, _) = run.open_repository("planning")?;
-    match agent.ask(&AgentRequest::ListPoints)? {
-        AgentResponse::Points(points) => Ok(points),
-        other => Err(agent.unexpected(&other)),
-    }
+    agent.points()
 }
 
 /// Deletes the points that the job does not keep and frees what they alone needed.
@@ -206,14 +205,6 @@ fn count(points: usize) -> String {
     } else {
         format!("{points} restore points")
     }
-}
-
-fn tell_machines(run: &Run, settings: &JobSettings, machines: &[Machine]) -> Result<()> {
-    run.desk.tell(&ManagerRequest::MachinesFound {
-        host: settings.host,
-        platform: settings.platform.name().to_owned(),
-        machines: machines.iter().map(found_machine).collect(),
-    })
 }
 
 /// A machine as the server keeps it.

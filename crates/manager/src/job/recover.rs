@@ -108,7 +108,7 @@ fn is_published(run: &Run, token: &Token) -> Result<bool> {
             run.desk.tell(&ManagerRequest::PointsFound {
                 repository: summary.id,
                 points: vec![*point],
-                complete: false,
+                complete: None,
             })?;
             Ok(true)
         }

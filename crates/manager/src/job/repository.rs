@@ -31,17 +31,16 @@ pub fn create(run: &Run, options: &RepositoryOptions) -> Result<()> {
 /// Finds all points of a repository.
 pub fn rescan(run: &Run) -> Result<()> {
     let (agent, summary) = run.open_repository("rescan")?;
-    let points = match agent.ask(&AgentRequest::ListPoints)? {
-        AgentResponse::Points(points) => points,
-        other => return Err(agent.unexpected(&other)),
-    };
-    let text = format!("{} restore points found", points.len());
-    let repository = summary.id;
-    run.desk.tell(&ManagerRequest::PointsFound {
-        repository,
-        points,
-        complete: true,
+    let mut count = 0;
+    agent.point_pages(|points, span| {
+        count += points.len();
+        run.desk.tell(&ManagerRequest::PointsFound {
+            repository: summary.id,
+            points,
+            complete: Some(span),
+        })
     })?;
+    let text = format!("{count} restore points found");
     run.desk.log(
         Level::Info,
         "repository.rescanned",
@@ -64,14 +63,12 @@ pub fn relist(run: &Run) -> Result<()> {
     // Twice: what another session has published between the first look and the word about it was
     // forgotten with that word, and is found by the second.
     for complete in [true, false] {
-        let points = match agent.ask(&AgentRequest::ListPoints)? {
-            AgentResponse::Points(points) => points,
-            other => return Err(agent.unexpected(&other)),
-        };
-        run.desk.tell(&ManagerRequest::PointsFound {
-            repository: summary.id,
-            points,
-            complete,
+        agent.point_pages(|points, span| {
+            run.desk.tell(&ManagerRequest::PointsFound {
+                repository: summary.id,
+                points,
+                complete: complete.then_some(span),
+            })
         })?;
     }
     Ok(())

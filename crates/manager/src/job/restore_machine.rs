@@ -79,11 +79,7 @@ fn read_definition(point: &Point, agent: &Agent, order: &RestoreMachine) -> Resu
         ..Definition::default()
     };
     for file in &point.files {
-        let request = AgentRequest::ReadFile {
-            point: point.id,
-            path: file.path.clone(),
-        };
-        let content = Content::Bytes(agent.bytes(&request)?);
+        let content = Content::Bytes(agent.read_file(point.id, &file.path)?);
         definition.files.push(DefinitionFile {
             name: file.path.clone(),
             content,
@@ -258,10 +254,7 @@ fn write_nvram(
         return Ok(None);
     };
     let agent = run.agents.start(order.host, "nvram")?;
-    agent.done(&AgentRequest::WriteHostFile {
-        path: path.clone(),
-        bytes: bytes.to_vec(),
-    })?;
+    agent.write_host_file(path, bytes)?;
     Ok(Some(path.clone()))
 }
 

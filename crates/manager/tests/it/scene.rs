@@ -40,6 +40,9 @@ pub const HOST: HostId = HostId::from_bytes([1; 16]);
 pub const REPOSITORY: RepositoryId = RepositoryId::from_bytes([2; 16]);
 pub const JOB: JobId = JobId::from_bytes([3; 16]);
 
+/// Points that the agent played here lists at once.
+const POINTS_PER_PAGE: usize = 2;
+
 /// What becomes of a manager's deeds.
 #[derive(Default)]
 pub struct Fate {
@@ -433,7 +436,15 @@ impl Kept {
                 stored: ByteCount(0),
                 damaged_points: Vec::new(),
             }),
-            AgentRequest::ListPoints => AgentResponse::Points(self.points.clone()),
+            AgentRequest::ListPoints { after } => {
+                // Small pages, so that a few points take several.
+                let mut points = self.points.clone();
+                points.sort_by_key(|point| point.id);
+                points.retain(|point| after.is_none_or(|after| point.id > after));
+                let more = points.len() > POINTS_PER_PAGE;
+                points.truncate(POINTS_PER_PAGE);
+                AgentResponse::Points { points, more }
+            }
             AgentRequest::ShowPoint { point } => {
                 let found = self.points.iter().find(|known| known.id == *point);
                 AgentResponse::Point(Box::new(found.cloned().ok_or_else(|| {
@@ -450,11 +461,21 @@ impl Kept {
                 allocated: ByteCount(MIB),
                 notes: Vec::new(),
             }),
-            AgentRequest::PutFile { path, bytes } => {
-                making.bytes.insert(path.clone(), bytes.clone());
+            AgentRequest::PutFile {
+                path,
+                from,
+                bytes,
+                more,
+            } => {
+                let whole = making.bytes.entry(path.clone()).or_default();
+                assert_eq!(whole.len() as u64, from.0, "{path}");
+                whole.extend(bytes);
+                if *more {
+                    return Ok(AgentResponse::Done);
+                }
                 let file = PointFile {
                     path: path.clone(),
-                    size: ByteCount(bytes.len() as u64),
+                    size: ByteCount(whole.len() as u64),
                     root: Digest([7; 32]),
                 };
                 making.files.push(file.clone());

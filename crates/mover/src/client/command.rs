@@ -9,9 +9,15 @@ use std::path::PathBuf;
 #[derive(Debug, Parser)]
 #[command(no_binary_name = true, name = "", disable_help_flag = false)]
 pub struct Line {
+    /// Answer in JSON, one value a line
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// File whose first line is the password of a repository to open
+    #[arg(long, value_name = "FILE", global = true)]
+    pub password_file: Option<PathBuf>,
     /// The command.
     #[command(subcommand)]
-    pub command: Command,
+    pub command: Option<Command>,
 }
 
 /// A command. A POINT is an id, its last digits, or `latest`; a FILE is POINT/PATH as `ls` shows it.

@@ -2,13 +2,14 @@
 //!
 //! Knows: which words of the data plane each command becomes. Refuses to know: how those are done.
 
-use super::command::Command;
+use super::command::{Command, Line};
 use super::place::{self, Entry};
 use super::{password, show};
 use crate::executor::Executor;
 use base::id::PointId;
 use base::size::{ByteCount, ByteRange, MIB};
 use base::{Error, Kind, Result};
+use protocol::paging;
 use protocol::words::agent::{
     AgentRequest as Q, AgentResponse as A, ImageTarget, TaskEnd, TaskNumber, TaskReport,
 };
@@ -47,11 +48,25 @@ impl Client {
         }
     }
 
-    /// Does a command.
+    /// Does a line of the prompt. Its options hold for this line only.
     ///
     /// # Errors
     /// Those of the command.
-    pub fn run(&mut self, command: Command) -> Result<Next> {
+    pub fn run(&mut self, line: Line) -> Result<Next> {
+        let Some(command) = line.command else {
+            return Ok(Next::Go);
+        };
+        let usual = (self.json, self.password_file.clone());
+        self.json |= line.json;
+        if line.password_file.is_some() {
+            self.password_file = line.password_file;
+        }
+        let done = self.command(command);
+        (self.json, self.password_file) = usual;
+        done
+    }
+
+    fn command(&mut self, command: Command) -> Result<Next> {
         match command {
             Command::Open { repository } => self.open(&repository)?,
             Command::Points => self.points()?,
@@ -126,10 +141,7 @@ impl Client {
     }
 
     fn all_points(&self) -> Result<Vec<Point>> {
-        match self.ask(Q::ListPoints)? {
-            A::Points(points) => Ok(points),
-            other => Err(unexpected(&other)),
-        }
+        paging::points(|request| self.ask(request.clone()))
     }
 
     fn points(&self) -> Result<()> {
@@ -239,14 +251,7 @@ impl Client {
             Entry::Description => Ok(show::description(point).into_bytes()),
             Entry::Descriptor(disk) => Ok(show::descriptor(disk).into_bytes()),
             Entry::File(path) => {
-                let request = Q::ReadFile {
-                    point: point.id,
-                    path: (*path).to_owned(),
-                };
-                match self.ask(request)? {
-                    A::Bytes(bytes) => Ok(bytes),
-                    other => Err(unexpected(&other)),
-                }
+                paging::read_file(|request| self.ask(request.clone()), point.id, path)
             }
             Entry::Disk(disk) => Err(Error::invalid(
                 "mover.client.is-disk",
@@ -377,12 +382,8 @@ impl Client {
                         paths: vec![path.clone()],
                     })?;
                 }
-                let size = ByteCount(bytes.len() as u64);
-                self.ask(Q::WriteHostFile {
-                    path: path.clone(),
-                    bytes,
-                })?;
-                self.extracted(&path, size, None)
+                paging::write_host_file(|request| self.ask(request.clone()), &path, &bytes)?;
+                self.extracted(&path, ByteCount(bytes.len() as u64), None)
             }
         }
     }

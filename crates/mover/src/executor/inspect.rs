@@ -8,7 +8,8 @@ use base::block::{BlockRead, ExtentKind, check_range};
 use base::id::PointId;
 use base::size::{ByteCount, ByteOffset, ByteRange, MIB};
 use base::{Error, Kind, Result};
-use protocol::words::agent::AgentResponse;
+use protocol::paging::PIECE_SIZE;
+use protocol::words::agent::{AgentResponse, Piece};
 
 /// The most bytes of one `ReadDisk`.
 const READ_MAX: u64 = MIB;
@@ -16,10 +17,32 @@ const READ_MAX: u64 = MIB;
 const RANGES_MAX: usize = 65_536;
 
 impl Executor {
-    pub(super) fn read_file(&self, point: PointId, path: &str) -> Result<AgentResponse> {
+    pub(super) fn read_file(
+        &self,
+        point: PointId,
+        path: &str,
+        from: ByteCount,
+    ) -> Result<AgentResponse> {
         let repository = self.repository()?;
-        let point = repository.point(point)?;
-        Ok(AgentResponse::Bytes(repository.read_file(&point, path)?))
+        let file = repository.open_file(&repository.point(point)?, path)?;
+        let total = file.size();
+        let length = PIECE_SIZE.min(
+            total
+                .0
+                .saturating_sub(from.0)
+                .try_into()
+                .unwrap_or(PIECE_SIZE),
+        );
+        let mut bytes = vec![0; length];
+        if length > 0 {
+            file.read_at(ByteOffset(from.0), &mut bytes)?;
+        }
+        Ok(AgentResponse::Piece(Piece {
+            bytes,
+            total,
+            // A point never changes.
+            revision: 0,
+        }))
     }
 
     pub(super) fn read_disk(

@@ -9,7 +9,8 @@ use crate::pipeline::stored::StoredBase;
 use crate::source::Source;
 use crate::task::Task;
 use base::id::PointId;
-use base::limit::{DISKS_PER_MACHINE_MAX, NAME_LENGTH_MAX};
+use base::limit::{DISKS_PER_MACHINE_MAX, NAME_LENGTH_MAX, POINT_FILE_SIZE_MAX};
+use base::size::ByteCount;
 use base::{Error, Kind, Result};
 use protocol::words::agent::{AgentResponse, DiskOrder, ReadMode, TaskEnd, TaskNumber};
 use protocol::words::counters::Counters;
@@ -18,6 +19,9 @@ use protocol::words::repository::Compression;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use store::{Repository, Root, Writer, WriterOptions};
+
+/// Files that may lack pieces at one time: nobody has a use for more.
+const UNFINISHED_MAX: usize = 16;
 
 /// A point in the making.
 pub(super) struct Making {
@@ -33,10 +37,56 @@ struct Parts {
     /// Disks by name; a disk that is still being written has no entry but its name is taken.
     disks: BTreeMap<String, Option<PointDisk>>,
     files: Vec<store::PointFile>,
+    /// Files that lack pieces, by name.
+    unfinished: BTreeMap<String, Vec<u8>>,
     counters: Counters,
     tasks: Vec<TaskNumber>,
     /// No more tasks may begin on it.
     aborted: bool,
+}
+
+impl Parts {
+    /// Takes a piece of a file: all of the file, once nothing lacks any more. What fails is
+    /// forgotten.
+    fn piece(
+        &mut self,
+        path: &str,
+        from: ByteCount,
+        bytes: &[u8],
+        more: bool,
+    ) -> Result<Option<Vec<u8>>> {
+        if self.files.iter().any(|file| file.path == path) {
+            return Err(Error::new(
+                Kind::Exists,
+                "mover.point.file-exists",
+                format!("the file \u{201c}{path}\u{201d} is in this point already"),
+            ));
+        }
+        let begun = self.unfinished.remove(path);
+        let mut file = if from == ByteCount::ZERO {
+            Vec::new()
+        } else {
+            begun
+                .filter(|begun| begun.len() as u64 == from.0)
+                .ok_or_else(|| out_of_order(path))?
+        };
+        file.extend_from_slice(bytes);
+        // All together, since memory holds them all.
+        let held: usize = self.unfinished.values().map(Vec::len).sum();
+        let too_many = more && self.unfinished.len() >= UNFINISHED_MAX;
+        if (held + file.len()) as u64 > POINT_FILE_SIZE_MAX || too_many {
+            return Err(Error::new(
+                Kind::Limit,
+                "mover.file.too-large",
+                format!("{path} is too large to be kept beside a point's disks"),
+            ));
+        }
+        if more {
+            self.unfinished.insert(path.to_owned(), file);
+            return Ok(None);
+        }
+        Ok(Some(file))
+    }
 }
 
 impl Making {
@@ -187,23 +237,19 @@ impl Executor {
         Ok(AgentResponse::Started(self.start_disk(order, copy)?))
     }
 
-    pub(super) fn put_file(&self, path: &str, bytes: &[u8]) -> Result<AgentResponse> {
+    pub(super) fn put_file(
+        &self,
+        path: &str,
+        from: ByteCount,
+        bytes: &[u8],
+        more: bool,
+    ) -> Result<AgentResponse> {
         let making = self.making()?;
-        if bytes.len() as u64 > base::limit::POINT_FILE_SIZE_MAX {
-            return Err(Error::new(
-                Kind::Limit,
-                "mover.file.too-large",
-                format!("{path} is too large to be kept beside a point's disks"),
-            ));
-        }
-        if making.parts().files.iter().any(|file| file.path == path) {
-            return Err(Error::new(
-                Kind::Exists,
-                "mover.point.file-exists",
-                format!("the file \u{201c}{path}\u{201d} is in this point already"),
-            ));
-        }
-        let file = making.writer.put_file(path, bytes)?;
+        let whole = making.parts().piece(path, from, bytes, more)?;
+        let Some(whole) = whole else {
+            return Ok(AgentResponse::Done);
+        };
+        let file = making.writer.put_file(path, &whole)?;
         let answer = translate::file(&file);
         making.parts().files.push(file);
         Ok(AgentResponse::File(answer))
@@ -263,6 +309,11 @@ impl Executor {
         let Some(making) = state.making.take() else {
             return Err(none_in_making());
         };
+        if let Some(path) = making.parts().unfinished.keys().next() {
+            let error = unfinished(path);
+            state.making = Some(Arc::clone(&making));
+            return Err(error);
+        }
         Arc::try_unwrap(making).map_err(|making| {
             state.making = Some(making);
             still_busy()
@@ -370,6 +421,25 @@ fn none_in_making() -> Error {
         "no point is in the making here",
     )
     .hint("begin one first")
+}
+
+/// Pieces have to follow each other.
+fn out_of_order(path: &str) -> Error {
+    Error::new(
+        Kind::Conflict,
+        "mover.file.out-of-order",
+        format!("a piece of {path} does not follow the one before"),
+    )
+    .hint("send the file anew from its beginning")
+}
+
+fn unfinished(path: &str) -> Error {
+    Error::new(
+        Kind::Conflict,
+        "mover.point.file-unfinished",
+        format!("pieces of the file \u{201c}{path}\u{201d} are still to come"),
+    )
+    .hint("send them, or abort the point")
 }
 
 fn still_busy() -> Error {

@@ -9,6 +9,7 @@ use base::id::PointId;
 use base::os::OsFiles;
 use base::size::ByteCount;
 use base::{Error, Kind, Result};
+use protocol::paging;
 use protocol::words::agent::{AgentResponse, TaskEnd};
 use protocol::words::repository::{
     RepositoryAccess, RepositoryLocation, RepositoryOptions, RepositorySummary,
@@ -98,11 +99,21 @@ impl Executor {
         Ok(AgentResponse::Repository(summary))
     }
 
-    pub(super) fn list_points(&self) -> Result<AgentResponse> {
-        let list = self.repository()?.points()?;
-        Ok(AgentResponse::Points(
-            list.points.iter().map(translate::point).collect(),
-        ))
+    pub(super) fn list_points(&self, after: Option<PointId>) -> Result<AgentResponse> {
+        let repository = self.repository()?;
+        let ids = repository.point_ids()?.into_iter();
+        let wanted = ids.filter(|id| after.is_none_or(|after| *id > after));
+        let points = wanted.filter_map(|id| match repository.point(id) {
+            Ok(point) => Some(Ok(translate::point(&point))),
+            Err(error) if error.kind() == Kind::Io => Some(Err(error)),
+            // Deleted since, or damaged: the repository's summary names those.
+            Err(_) => None,
+        });
+        let page = paging::page(points)?;
+        Ok(AgentResponse::Points {
+            points: page.items,
+            more: page.more,
+        })
     }
 
     pub(super) fn show_point(&self, point: PointId) -> Result<AgentResponse> {
@@ -129,7 +140,7 @@ impl Executor {
                 ..CollectOptions::default()
             };
             let before = repository.info()?.packs;
-            let report = repository.collect(&options, &|progress| show(task, &progress))?;
+            let report = repository.collect(&options, &|_| {})?;
             let after = repository.info()?.packs;
             let some_wait = u64::from(report.waiting > ByteCount::ZERO);
             Ok(TaskEnd::Collected {
@@ -155,6 +166,7 @@ impl Executor {
             };
             let report = repository.verify(&options, &|progress| show(task, &progress))?;
             task.gauge.read.set(report.read.0);
+            task.gauge.done.set(task.gauge.processed.get());
             let looked_at: Vec<PointId> = match point {
                 Some(point) => vec![point],
                 None => repository
@@ -187,10 +199,13 @@ impl Executor {
     }
 }
 
-/// Shows how far the repository's own long work is.
+/// Shows how far the repository's own long work is. Counters are bytes: steps over other things do
+/// not show in them.
 fn show(task: &crate::task::Task, progress: &store::Progress) {
-    task.gauge.processed.set(progress.total);
-    task.gauge.done.set(progress.done);
+    if progress.bytes {
+        task.gauge.processed.set(progress.total);
+        task.gauge.done.set(progress.done);
+    }
 }
 
 fn password_of(access: &RepositoryAccess) -> Option<Password> {

@@ -96,20 +96,21 @@ pub struct Intake<'a> {
 impl Intake<'_> {
     /// Takes a window as it was read.
     fn take(&self, window: &Loaded) -> Result<()> {
-        self.gauge
-            .transferred
-            .add(window.dirty.iter().map(|range| range.length.0).sum());
-        self.store(
+        let new = self.store(
             window.index,
             window.range.length,
             &window.dirty,
             window.bytes(),
         )?;
+        // A block around a change also holds what did not change: a stream would not carry that.
+        let dirty: u64 = window.dirty.iter().map(|range| range.length.0).sum();
+        self.gauge.transferred.add(new.0.min(dirty));
         self.gauge.done.add(window.range.length.0);
         Ok(())
     }
 
-    /// Stores one window of `length` bytes of which `dirty` are new and stand in `bytes`.
+    /// Stores one window of `length` bytes of which `dirty` are new and stand in `bytes`; the plain
+    /// bytes of the blocks that the repository lacked.
     ///
     /// # Errors
     /// Those of the repository.
@@ -119,7 +120,7 @@ impl Intake<'_> {
         length: ByteCount,
         dirty: &[ByteRange],
         bytes: &[u8],
-    ) -> Result<()> {
+    ) -> Result<ByteCount> {
         let whole = matches!(dirty, [all] if all.length == length);
         let pieces = match (self.base, whole) {
             (Some(base), false) => self.recut(base, index, length, dirty, bytes)?,
@@ -128,16 +129,17 @@ impl Intake<'_> {
                 .busy(self.compute, || cut(self.writer.cutter(), bytes)),
         };
         let new: Vec<NewBlock<'_>> = pieces.iter().filter_map(Named::new_block).collect();
-        self.put(&new)?;
+        let lacked = self.put(&new)?;
         let segments: Vec<Segment> = pieces.iter().map(|piece| piece.segment).collect();
         self.gauge
-            .busy(Stage::Target, || self.tree.set_window(index, &segments))
+            .busy(Stage::Target, || self.tree.set_window(index, &segments))?;
+        Ok(lacked)
     }
 
     /// Puts those blocks of one window that the repository lacks, in their order.
-    fn put(&self, blocks: &[NewBlock<'_>]) -> Result<()> {
+    fn put(&self, blocks: &[NewBlock<'_>]) -> Result<ByteCount> {
         if blocks.is_empty() {
-            return Ok(());
+            return Ok(ByteCount::ZERO);
         }
         let ids: Vec<BlockId> = blocks.iter().map(|block| block.id).collect();
         let have = self.gauge.busy(Stage::Target, || self.writer.have(&ids))?;
@@ -150,17 +152,18 @@ impl Intake<'_> {
         self.put_lacking(&lacking)
     }
 
-    /// Puts blocks of one window that the repository is known to lack, in their order.
+    /// Puts blocks of one window that the repository is known to lack, in their order; the plain
+    /// bytes of those that nobody else put meanwhile.
     ///
     /// # Errors
     /// Those of the repository.
-    pub fn put_lacking(&self, blocks: &[NewBlock<'_>]) -> Result<()> {
+    pub fn put_lacking(&self, blocks: &[NewBlock<'_>]) -> Result<ByteCount> {
         if blocks.is_empty() {
-            return Ok(());
+            return Ok(ByteCount::ZERO);
         }
         let count = put_timed(self.gauge, self.compute, || self.writer.put(blocks))?;
         self.gauge.stored.add(count.stored.0);
-        Ok(())
+        Ok(count.plain)
     }
 
     fn recut<'b>(

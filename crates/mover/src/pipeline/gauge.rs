@@ -47,7 +47,7 @@ pub struct Gauge {
     pub read: Tally,
     /// Bytes the tracker marked.
     pub changed: Tally,
-    /// Bytes handed from the source part to the target part.
+    /// What went from the source part to the target part.
     pub transferred: Tally,
     /// Bytes stored.
     pub stored: Tally,

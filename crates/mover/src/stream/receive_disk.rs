@@ -364,7 +364,7 @@ fn store_blocks(
         }
         new.push(NewBlock { id, bytes });
     }
-    intake.put_lacking(&new)
+    intake.put_lacking(&new).map(drop)
 }
 
 fn store_changed(order: &ReceiveDisk<'_>, intake: &Intake<'_>, message: &[u8]) -> Result<()> {
@@ -393,5 +393,7 @@ fn store_changed(order: &ReceiveDisk<'_>, intake: &Intake<'_>, message: &[u8]) -
         })?;
         target.copy_from_slice(part);
     }
-    intake.store(changed.index, length, &ranges, &bytes)
+    intake
+        .store(changed.index, length, &ranges, &bytes)
+        .map(drop)
 }

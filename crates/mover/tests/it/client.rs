@@ -148,3 +148,31 @@ fn lines_from_a_file_end_at_the_first_failure_and_json_is_json() {
     std::fs::write(&secret, "wrong").unwrap();
     assert_eq!(run(open).status.code(), Some(5));
 }
+
+#[test]
+fn options_are_taken_at_the_end_of_the_line_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let (image, repository_folder, password) = (
+        folder.path().join("disk.raw"),
+        folder.path().join("repository"),
+        folder.path().join("password"),
+    );
+    write_image(&image, MIB, 43);
+    std::fs::write(&password, "pw\n").unwrap();
+    let executor = Executor::of_this_machine();
+    let made = back_up_image(&executor, &repository_folder, &image, MIB);
+    let run = |words: &[&str]| {
+        let mut command = Command::new(program());
+        command.arg("client").arg(&repository_folder).args(words);
+        command.env_remove("BACKSTAY_PASSWORD").stdin(Stdio::null());
+        command.output().unwrap()
+    };
+    let file = password.display().to_string();
+    let listed = text(&run(&["ls", "--password-file", &file, "--json"]));
+    let last: serde_json::Value = serde_json::from_str(listed.lines().last().unwrap()).unwrap();
+    assert_eq!(last["point"], made.id.to_string());
+    // No command: the prompt, which ends at once without input.
+    assert!(run(&["--password-file", &file]).status.success());
+    assert!(!run(&["ls"]).status.success());
+    assert!(!run(&["ls", "--pasword-file", &file]).status.success());
+}

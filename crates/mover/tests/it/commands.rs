@@ -7,6 +7,7 @@ use base::random::{Random, SeededRandom};
 use base::size::{ByteCount, ByteRange, KIB, MIB};
 use base::{Kind, Result};
 use mover::executor::Executor;
+use protocol::paging;
 use protocol::words::agent::{
     AgentRequest as Q, AgentResponse as A, DiskOrder, DiskSource, ImageTarget, ReadMode, TaskEnd,
     TaskReport,
@@ -62,6 +63,11 @@ impl Ask for Executor {
     fn ask(&self, request: Q) -> Result<A> {
         self.execute(request)
     }
+}
+
+/// All points of what is open there.
+pub fn all_points(asked: &dyn Ask) -> Vec<Point> {
+    paging::points(|request| asked.ask(request.clone())).unwrap()
 }
 
 /// An order for all of an image.
@@ -133,12 +139,7 @@ pub fn back_up_image(asked: &dyn Ask, repository: &Path, image: &Path, size: u64
     });
     assert!(matches!(&report.end, Some(TaskEnd::Disk(disk)) if disk.kind == PointKind::Full));
     let config = b"<domain/>".to_vec();
-    asked
-        .ask(Q::PutFile {
-            path: "domain.xml".to_owned(),
-            bytes: config,
-        })
-        .unwrap();
+    paging::put_file(|request| asked.ask(request.clone()), "domain.xml", &config).unwrap();
     let tracker = BTreeMap::from([("checkpoint".to_owned(), "c1".to_owned())]);
     let trackers = BTreeMap::from([("vda".to_owned(), tracker)]);
     match asked
@@ -197,9 +198,7 @@ fn an_image_goes_into_a_repository_and_comes_back_bit_for_bit() {
             access: access(&repository_folder, Some("pw")),
         })
         .unwrap();
-    let A::Points(points) = executor.ask(Q::ListPoints).unwrap() else {
-        panic!()
-    };
+    let points = all_points(&executor);
     assert_eq!(points.len(), 1);
     assert_eq!((points[0].id, &points[0].disks), (made.id, &made.disks));
     let root = made.disks[0].root;
@@ -226,18 +225,9 @@ fn an_image_goes_into_a_repository_and_comes_back_bit_for_bit() {
     assert_eq!(code, "mover.target.exists");
     assert!(std::fs::read(&raw).unwrap() == truth);
 
-    let read = |path: &str| Q::ReadFile {
-        point: made.id,
-        path: path.to_owned(),
-    };
-    assert_eq!(
-        executor.ask(read("domain.xml")).unwrap(),
-        A::Bytes(b"<domain/>".to_vec())
-    );
-    assert_eq!(
-        executor.ask(read("nvram")).unwrap_err().kind(),
-        Kind::NotFound
-    );
+    let read = |path: &str| paging::read_file(|q| executor.ask(q.clone()), made.id, path);
+    assert_eq!(read("domain.xml").unwrap(), b"<domain/>");
+    assert_eq!(read("nvram").unwrap_err().kind(), Kind::NotFound);
     let range = ByteRange::new(5, 100);
     let disk = "vda".to_owned();
     let bytes = executor
@@ -349,7 +339,10 @@ fn commands_that_make_no_sense_now_are_refused_and_lose_nothing() {
     write_image(&image, 4 * MIB, 3);
     let executor = Executor::of_this_machine();
     let code = |request: Q| executor.ask(request).unwrap_err().code().to_owned();
-    assert_eq!(code(Q::ListPoints), "mover.repository.not-open");
+    assert_eq!(
+        code(Q::ListPoints { after: None }),
+        "mover.repository.not-open"
+    );
     assert_eq!(
         code(Q::Progress {
             task: 9,
@@ -406,10 +399,7 @@ fn commands_that_make_no_sense_now_are_refused_and_lose_nothing() {
     assert_eq!(failed, "mover.disk.no-base");
     executor.ask(Q::AbortPoint).unwrap();
     executor.ask(Q::AbortPoint).unwrap();
-    let A::Points(points) = executor.ask(Q::ListPoints).unwrap() else {
-        panic!()
-    };
-    assert_eq!(points.len(), 1);
+    assert_eq!(all_points(&executor).len(), 1);
 }
 
 #[test]
@@ -419,23 +409,17 @@ fn small_files_of_the_host_are_read_written_and_removed() {
     let executor = Executor::of_this_machine();
     let write = Q::WriteHostFile {
         path: path.clone(),
+        from: ByteCount::ZERO,
         bytes: b"vars".to_vec(),
+        more: false,
     };
     executor.ask(write.clone()).unwrap();
     assert_eq!(executor.ask(write).unwrap_err().kind(), Kind::Exists);
-    let read = Q::ReadHostFile { path: path.clone() };
-    assert_eq!(
-        executor.ask(read.clone()).unwrap(),
-        A::Bytes(b"vars".to_vec())
-    );
+    let read = |path: &str| paging::read_host_file(|q| executor.ask(q.clone()), path);
+    assert_eq!(read(&path).unwrap(), b"vars");
     let folder_path = folder.path().display().to_string();
-    let not_a_file = Q::ReadHostFile {
-        path: folder_path.clone(),
-    };
-    assert_eq!(
-        executor.ask(not_a_file).unwrap_err().code(),
-        "mover.file.not-a-file"
-    );
+    let code = read(&folder_path).unwrap_err().code().to_owned();
+    assert_eq!(code, "mover.file.not-a-file");
     let fifo = folder.path().join("fifo");
     assert!(
         std::process::Command::new("mkfifo")
@@ -444,18 +428,16 @@ fn small_files_of_the_host_are_read_written_and_removed() {
             .unwrap()
             .success()
     );
-    let pipe = Q::ReadHostFile {
-        path: fifo.display().to_string(),
-    };
-    assert_eq!(
-        executor.ask(pipe).unwrap_err().code(),
-        "mover.file.not-a-file"
-    );
+    let code = read(&fifo.display().to_string())
+        .unwrap_err()
+        .code()
+        .to_owned();
+    assert_eq!(code, "mover.file.not-a-file");
     let remove = Q::RemoveHostFiles {
-        paths: vec![path.clone(), path],
+        paths: vec![path.clone(), path.clone()],
     };
     executor.ask(remove).unwrap();
-    assert_eq!(executor.ask(read).unwrap_err().kind(), Kind::NotFound);
+    assert_eq!(read(&path).unwrap_err().kind(), Kind::NotFound);
     let remove = Q::RemoveHostFiles {
         paths: vec![folder_path],
     };
@@ -517,4 +499,127 @@ fn an_image_is_recognised_and_a_raw_one_cannot_pose_as_another() {
     let out = folder.path().join("out.raw");
     restore_to(&executor, point, &out, "raw");
     assert!(std::fs::read(&out).unwrap() == bytes);
+}
+
+#[test]
+fn pieces_must_follow_each_other_and_unfinished_files_do_not_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("nvram");
+    let executor = Executor::of_this_machine();
+    let host_piece = |from: u64, bytes: &[u8], more| {
+        executor.ask(Q::WriteHostFile {
+            path: path.display().to_string(),
+            from: ByteCount(from),
+            bytes: bytes.to_vec(),
+            more,
+        })
+    };
+    let code = |result: Result<A>| result.unwrap_err().code().to_owned();
+    assert_eq!(code(host_piece(3, b"x", true)), "mover.file.out-of-order");
+    assert!(!path.exists());
+    host_piece(0, b"abc", true).unwrap();
+    assert_eq!(
+        host_piece(0, b"abc", true).unwrap_err().kind(),
+        Kind::Exists
+    );
+    assert_eq!(code(host_piece(2, b"x", true)), "mover.file.out-of-order");
+    assert!(!path.exists(), "what went wrong is removed");
+    host_piece(0, b"abc", true).unwrap();
+    host_piece(3, b"", true).unwrap();
+    host_piece(3, b"def", false).unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), b"abcdef");
+
+    let create = Q::CreateRepository {
+        access: access(&folder.path().join("repository"), None),
+        options: RepositoryOptions::default(),
+    };
+    executor.ask(create).unwrap();
+    let begin = || Q::BeginPoint {
+        point: point_id(),
+        compression: Compression::Fast,
+    };
+    executor.ask(begin()).unwrap();
+    let piece = |from: u64, bytes: &[u8], more| {
+        executor.ask(Q::PutFile {
+            path: "kernel".to_owned(),
+            from: ByteCount(from),
+            bytes: bytes.to_vec(),
+            more,
+        })
+    };
+    assert_eq!(code(piece(3, b"x", false)), "mover.file.out-of-order");
+    assert_eq!(piece(0, b"abc", true).unwrap(), A::Done);
+    let commit = || {
+        executor.ask(Q::CommitPoint {
+            draft: draft(),
+            trackers: BTreeMap::new(),
+        })
+    };
+    assert_eq!(code(commit()), "mover.point.file-unfinished");
+    let large = vec![0; base::limit::POINT_FILE_SIZE_MAX as usize];
+    assert_eq!(code(piece(3, &large, false)), "mover.file.too-large");
+    assert_eq!(piece(0, b"abc", true).unwrap(), A::Done);
+    assert!(matches!(piece(3, b"d", false), Ok(A::File(file)) if file.size == ByteCount(4)));
+    assert_eq!(code(piece(0, b"again", false)), "mover.point.file-exists");
+    let A::Point(point) = commit().unwrap() else {
+        panic!()
+    };
+    let read = paging::read_file(|q| executor.ask(q.clone()), point.id, "kernel");
+    assert_eq!(read.unwrap(), b"abcd");
+
+    let other = folder.path().join("other");
+    let unfinished = Q::WriteHostFile {
+        path: other.display().to_string(),
+        from: ByteCount::ZERO,
+        bytes: b"half".to_vec(),
+        more: true,
+    };
+    executor.ask(unfinished).unwrap();
+    assert!(other.exists());
+    drop(executor);
+    assert!(!other.exists());
+}
+
+#[test]
+fn transferred_is_what_the_repository_lacked_and_verify_counts_stored_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("disk.raw");
+    let size = 40 * MIB;
+    write_image(&image, size, 3);
+    let executor = Executor::of_this_machine();
+    let made = back_up_image(&executor, &folder.path().join("repository"), &image, size);
+    let first = made.counters;
+    assert!(
+        first.transferred.0 > 0 && first.transferred <= first.read,
+        "{first:?}"
+    );
+    assert!(first.read.0 < size, "zeros are not read: {first:?}");
+    // The same again: all is read, nothing is new.
+    let begin = Q::BeginPoint {
+        point: point_id(),
+        compression: Compression::Fast,
+    };
+    executor.ask(begin).unwrap();
+    let again = executor.run(Q::CopyDisk {
+        order: order("vda", &image, size),
+    });
+    assert_eq!(again.counters.read, first.read);
+    assert_eq!(again.counters.transferred, ByteCount::ZERO);
+    executor.ask(Q::AbortPoint).unwrap();
+
+    let verify = |read_data| {
+        executor.run(Q::Verify {
+            point: None,
+            read_data,
+        })
+    };
+    let structure = verify(false).counters;
+    assert_eq!((structure.processed, structure.done), Default::default());
+    let data = verify(true).counters;
+    assert!(
+        data.processed >= first.stored && data.processed.0 > MIB,
+        "{data:?}"
+    );
+    assert_eq!(data.done, data.processed);
+    assert_eq!(executor.run(Q::Collect).counters.processed, ByteCount::ZERO);
 }

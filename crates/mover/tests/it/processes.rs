@@ -5,9 +5,12 @@ use crate::world::{Site, point_id};
 use base::Result;
 use base::id::SessionId;
 use base::os::{OsClock, OsRandom};
+use base::random::{Random, SeededRandom};
 use base::size::MIB;
+use protocol::paging;
 use protocol::words::agent::{AgentRequest, AgentResponse, TaskEnd};
 use protocol::words::mover::{MoverRequest as M, MoverResponse as R, RunningAgent};
+use protocol::words::point::Point;
 use protocol::words::repository::{Compression, RepositoryOptions};
 use protocol::{BlockingClient, Dialer, Expect, Identity, LinkOptions, Role};
 use std::collections::BTreeMap;
@@ -199,7 +202,7 @@ fn an_agent_is_started_obeys_its_manager_alone_and_is_stopped() {
     let other = host.site.identity(Role::Manager);
     let refused = host
         .dial::<AgentRequest, AgentResponse>(&other, &agent.address, Role::Agent)
-        .and_then(|link| link.call(&AgentRequest::ListPoints));
+        .and_then(|link| link.call(&AgentRequest::ListPoints { after: None }));
     assert_eq!(refused.unwrap_err().code(), "mover.agent.not-yours");
 
     let repository_folder = host.folder.path().join("repository");
@@ -343,10 +346,7 @@ fn an_agent_that_is_killed_leaves_a_repository_that_works() {
         matches!(&end, Some(TaskEnd::Verified { damages, .. }) if damages.is_empty()),
         "{end:?}"
     );
-    let AgentResponse::Points(points) = link.ask(AgentRequest::ListPoints).unwrap() else {
-        panic!()
-    };
-    assert!(points.is_empty());
+    assert!(crate::commands::all_points(&link).is_empty());
     let begin = AgentRequest::BeginPoint {
         point: point_id(),
         compression: Compression::Fast,
@@ -360,5 +360,66 @@ fn an_agent_that_is_killed_leaves_a_repository_that_works() {
         trackers: BTreeMap::new(),
     };
     link.ask(commit).unwrap();
+    assert!(matches!(host.ask(M::StopAgents { session }), R::Stopped(_)));
+}
+
+#[test]
+fn what_is_longer_than_a_message_travels_all_the_same() {
+    let host = Host::new(30);
+    let session = session();
+    let (_, link) = host.agent(session);
+    let ask = |request: &AgentRequest| link.ask(request.clone());
+    let folder = tempfile::tempdir().unwrap();
+    let create = AgentRequest::CreateRepository {
+        access: access(&folder.path().join("repository"), None),
+        options: RepositoryOptions::default(),
+    };
+    link.ask(create).unwrap();
+    let image = folder.path().join("disk.raw");
+    write_image(&image, MIB, 5);
+
+    // A kernel as guests have that are started without a boot loader.
+    let mut kernel = vec![0; 14_000_000];
+    SeededRandom::new(9).fill(&mut kernel);
+    let path = folder.path().join("vmlinuz").display().to_string();
+    paging::write_host_file(ask, &path, &kernel).unwrap();
+    assert!(std::fs::read(&path).unwrap() == kernel);
+    assert!(paging::read_host_file(ask, &path).unwrap() == kernel);
+
+    // Points whose records alone have more bytes than one message may have.
+    let mut made = Vec::new();
+    for number in 0..24 {
+        let begin = AgentRequest::BeginPoint {
+            point: point_id(),
+            compression: Compression::Fast,
+        };
+        link.ask(begin).unwrap();
+        let mut order = order("vda", &image, MIB);
+        let note = format!("{number}").repeat(100_000);
+        order.attributes.insert("note".to_owned(), note);
+        let report = link.run(AgentRequest::CopyDisk { order });
+        assert!(
+            matches!(report.end, Some(TaskEnd::Disk(_))),
+            "{:?}",
+            report.end
+        );
+        if number == 0 {
+            let file = paging::put_file(ask, "vmlinuz", &kernel).unwrap();
+            assert_eq!(file.size.0, kernel.len() as u64);
+        }
+        let commit = AgentRequest::CommitPoint {
+            draft: draft(),
+            trackers: BTreeMap::new(),
+        };
+        match link.ask(commit).unwrap() {
+            AgentResponse::Point(point) => made.push(*point),
+            other => panic!("{other:?}"),
+        }
+    }
+    let listed = paging::points(ask).unwrap();
+    assert!(paging::encoded_size(&listed).unwrap() > base::limit::MESSAGE_SIZE_MAX);
+    let ids = |points: &[Point]| points.iter().map(|point| point.id).collect::<Vec<_>>();
+    assert_eq!(ids(&listed), ids(&made));
+    assert!(paging::read_file(ask, made[0].id, "vmlinuz").unwrap() == kernel);
     assert!(matches!(host.ask(M::StopAgents { session }), R::Stopped(_)));
 }

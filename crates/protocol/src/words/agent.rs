@@ -36,19 +36,25 @@ pub enum AgentRequest {
         /// Where, and the key.
         access: RepositoryAccess,
     },
-    /// All points of the open repository. Answer: `Points`.
-    ListPoints,
+    /// Points of the open repository in order of their ids, as many as one message holds. Answer:
+    /// `Points`.
+    ListPoints {
+        /// Those after this one; from the first on where none is given.
+        after: Option<PointId>,
+    },
     /// One point. Answer: `Point`.
     ShowPoint {
         /// Which.
         point: PointId,
     },
-    /// A small file of a point (configuration, NVRAM). Answer: `Bytes`.
+    /// A piece of a small file of a point (configuration, NVRAM). Answer: `Piece`.
     ReadFile {
         /// Which point.
         point: PointId,
         /// Its name in the point.
         path: String,
+        /// Where the piece begins.
+        from: ByteCount,
     },
     /// Bytes of a disk of a point, at most 1 MiB. Answer: `Bytes`.
     ReadDisk {
@@ -124,12 +130,17 @@ pub enum AgentRequest {
         /// The stream to use.
         stream: StreamTicket,
     },
-    /// Adds a small file to the point in the making. Answer: `File`.
+    /// Adds a small file to the point in the making, piece by piece. Answer: `Done` while more
+    /// follows, then `File`.
     PutFile {
         /// Its name in the point.
         path: String,
-        /// Its bytes.
+        /// Where these bytes stand: right after those that came before. 0 begins the file.
+        from: ByteCount,
+        /// Bytes of it, at most 1 MiB.
         bytes: Vec<u8>,
+        /// Whether another piece follows.
+        more: bool,
     },
     /// Publishes the point in the making: all its disks and files are durable first. Answer:
     /// `Point`.
@@ -178,17 +189,25 @@ pub enum AgentRequest {
         /// Absolute path.
         path: String,
     },
-    /// Reads a small file of the host (NVRAM beside a machine), at most 64 MiB. Answer: `Bytes`.
+    /// Reads a piece of a small file of the host (NVRAM beside a machine), of at most 64 MiB in
+    /// all. Answer: `Piece`.
     ReadHostFile {
         /// Absolute path.
         path: String,
+        /// Where the piece begins.
+        from: ByteCount,
     },
-    /// Writes a small file of the host that must not exist. Answer: `Done`.
+    /// Writes a small file of the host that must not exist, piece by piece. One whose last piece
+    /// never comes is removed. Answer: `Done`.
     WriteHostFile {
         /// Absolute path.
         path: String,
-        /// Its bytes.
+        /// Where these bytes stand: right after those that came before. 0 begins the file.
+        from: ByteCount,
+        /// Bytes of it, at most 1 MiB.
         bytes: Vec<u8>,
+        /// Whether another piece follows.
+        more: bool,
     },
     /// Removes files of the host that an undone restore has made. Gone is no error. Answer: `Done`.
     RemoveHostFiles {
@@ -217,12 +236,19 @@ pub enum AgentResponse {
     Done,
     /// The open repository.
     Repository(RepositorySummary),
-    /// Points.
-    Points(Vec<Point>),
+    /// Points in order of their ids.
+    Points {
+        /// The points.
+        points: Vec<Point>,
+        /// Whether there are more after the last of them.
+        more: bool,
+    },
     /// A point.
     Point(Box<Point>),
     /// Bytes.
     Bytes(Vec<u8>),
+    /// A piece of a file.
+    Piece(Piece),
     /// Ranges in order, and where to ask on; none where this was all.
     Ranges(Vec<ByteRange>, Option<ByteCount>),
     /// A file was added.
@@ -235,6 +261,17 @@ pub enum AgentResponse {
     Listening(TaskNumber, String),
     /// A task.
     Task(Box<TaskReport>),
+}
+
+/// A piece of a small file.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Piece {
+    /// Its bytes, at most 1 MiB.
+    pub bytes: Vec<u8>,
+    /// Size of the whole file.
+    pub total: ByteCount,
+    /// Another number where the file is not the one it was: pieces do not belong together then.
+    pub revision: u64,
 }
 
 /// How much of a disk to read.

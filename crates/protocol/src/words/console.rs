@@ -104,8 +104,10 @@ pub enum ConsoleRequest {
     SessionList {
         /// Of this job only (name or id).
         job: Option<String>,
-        /// At most so many.
+        /// At most so many. One answer may hold fewer.
         limit: u32,
+        /// Those listed after this one.
+        after: Option<(Timestamp, SessionId)>,
     },
     /// One session with its tasks. Answer: `Session`.
     SessionShow {
@@ -130,7 +132,10 @@ pub enum ConsoleRequest {
     },
 
     /// Machines known from runs and from looking. Answer: `Machines`.
-    MachineList,
+    MachineList {
+        /// How many came already.
+        from: u64,
+    },
     /// Looks what machines a platform has. Answer: `Session`.
     MachineDiscover {
         /// Name or id of the host.
@@ -145,6 +150,8 @@ pub enum ConsoleRequest {
         machine: Option<String>,
         /// In this repository (name or id).
         repository: Option<String>,
+        /// Those listed after this one.
+        after: Option<(Timestamp, PointId)>,
     },
     /// One point. Answer: `Point`.
     PointShow {
@@ -189,8 +196,13 @@ pub enum ConsoleResponse {
     Jobs(Vec<JobOverview>),
     /// A job.
     Job(Job),
-    /// Sessions.
-    Sessions(Vec<Session>),
+    /// Sessions, without their tasks.
+    Sessions {
+        /// The sessions.
+        sessions: Vec<Session>,
+        /// Whether there are more after the last of them.
+        more: bool,
+    },
     /// A session.
     Session(Box<Session>),
     /// A session that is followed.
@@ -203,9 +215,19 @@ pub enum ConsoleResponse {
         revision: u64,
     },
     /// Machines.
-    Machines(Vec<Machine>),
+    Machines {
+        /// The machines.
+        machines: Vec<Machine>,
+        /// Whether there are more.
+        more: bool,
+    },
     /// Points.
-    Points(Vec<Point>),
+    Points {
+        /// The points.
+        points: Vec<Point>,
+        /// Whether there are more after the last of them.
+        more: bool,
+    },
     /// A point.
     Point(Box<Point>),
 }

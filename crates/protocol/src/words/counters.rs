@@ -17,7 +17,9 @@ pub struct Counters {
     pub read: ByteCount,
     /// Bytes the change tracker marked; the disk's size where all was read.
     pub changed: ByteCount,
-    /// Bytes sent from the source part to the target part, or handed over in one process.
+    /// What went from the source part to the target part. Between two agents: bytes of the stream.
+    /// In one process: plain bytes of the blocks that the repository lacked, as a stream would
+    /// carry them; of a window of which only changes were read at most the changed bytes.
     pub transferred: ByteCount,
     /// Bytes that were new to the repository, as stored: compressed and sealed, with metadata.
     pub stored: ByteCount,

@@ -6,6 +6,7 @@
 use super::counters::Counters;
 use super::point::Point;
 use super::session::{Level, Outcome, SessionOrder, SessionState, Stop, Task};
+use super::span::Span;
 use base::id::{HostId, PointId, RepositoryId, SessionId};
 use base::size::ByteCount;
 use serde::{Deserialize, Serialize};
@@ -40,8 +41,8 @@ pub enum ManagerRequest {
         repository: RepositoryId,
         /// The points.
         points: Vec<Point>,
-        /// Whether these are all it has (a rescan).
-        complete: bool,
+        /// Of which ids these are all it has, where the repository was looked through.
+        complete: Option<Span<PointId>>,
     },
     /// These points are gone. Answer: `Done`.
     PointsGone {
@@ -61,7 +62,7 @@ pub enum ManagerRequest {
         /// Bytes of packs.
         stored: ByteCount,
     },
-    /// The machines of a platform, as found now. Answer: `Done`.
+    /// Machines of a platform, as found now, in order of the platform's ids. Answer: `Done`.
     MachinesFound {
         /// The host asked from.
         host: HostId,
@@ -69,6 +70,8 @@ pub enum ManagerRequest {
         platform: String,
         /// The machines.
         machines: Vec<FoundMachine>,
+        /// Of which of the platform's ids these are all it has.
+        complete: Span<String>,
     },
     /// The end. Nothing of the session is left anywhere. Answer: `Done`.
     Finish {

@@ -278,8 +278,8 @@ pub enum Outcome {
         /// Bytes copied to new packs on the way.
         rewritten: base::size::ByteCount,
     },
-    /// Machines found.
-    Machines(Vec<super::manager::FoundMachine>),
+    /// How many machines were found.
+    Machines(u64),
     /// The machine that was made: the platform's id.
     Restored(String),
 }

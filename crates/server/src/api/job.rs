@@ -18,7 +18,7 @@ pub fn list(site: &Site) -> Result<A> {
     let jobs = site.database.transaction(|t| {
         let mut jobs = Vec::new();
         for row in db::job::list(t)? {
-            let last = db::session::list(t, Some(row.job.id), 1)?
+            let last = db::session::list(t, Some(row.job.id), None, 1)?
                 .into_iter()
                 .next();
             jobs.push(JobOverview {

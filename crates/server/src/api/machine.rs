@@ -9,6 +9,7 @@ use crate::sessions::{self, Request};
 use crate::site::Site;
 use base::Result;
 use base::id::{HostId, JobId, MachineId};
+use protocol::paging;
 use protocol::words::console::{ConsoleResponse as A, Machine};
 use protocol::words::job::{Job, PlatformAddress, Selection};
 use protocol::words::manager::{FoundDisk, FoundMachine};
@@ -16,14 +17,14 @@ use protocol::words::point::Point;
 use protocol::words::session::SessionKind;
 use std::sync::Arc;
 
-pub fn list(site: &Site) -> Result<A> {
+pub fn list(site: &Site, from: u64) -> Result<A> {
     let machines = site.database.transaction(|t| {
         let jobs: Vec<Job> = db::job::list(t)?.into_iter().map(|row| row.job).collect();
         let mut machines = Vec::new();
         for row in db::machine::list(t)? {
             machines.push(seen(t, row, &jobs)?);
         }
-        for point in db::point::list(t, None, None)? {
+        for point in db::point::list(t, db::point::Wanted::default())? {
             let id = point.draft.machine.id;
             if machines
                 .iter()
@@ -34,7 +35,12 @@ pub fn list(site: &Site) -> Result<A> {
         }
         Ok(machines)
     })?;
-    Ok(A::Machines(machines))
+    let skipped = usize::try_from(from).unwrap_or(usize::MAX);
+    let page = paging::page(machines.into_iter().skip(skipped).map(Ok))?;
+    Ok(A::Machines {
+        machines: page.items,
+        more: page.more,
+    })
 }
 
 fn seen(t: &Transaction<'_>, row: MachineRow, jobs: &[Job]) -> Result<Machine> {

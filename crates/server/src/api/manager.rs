@@ -95,10 +95,9 @@ fn note(site: &Site, id: SessionId, pid: u32, request: Q) -> Result<A> {
                 ));
             }
             db::point::put(t, &points)?;
-            if complete {
-                db::point::retain(t, repository, &points)
-            } else {
-                Ok(())
+            match &complete {
+                Some(span) => db::point::retain(t, repository, span, &points),
+                None => Ok(()),
             }
         })?,
         Q::PointsGone { points, .. } => {
@@ -121,10 +120,12 @@ fn note(site: &Site, id: SessionId, pid: u32, request: Q) -> Result<A> {
             host,
             platform,
             machines,
+            complete,
         } => {
             let now = site.clock.now();
-            site.database
-                .transaction(|t| db::machine::replace(t, host, &platform, &machines, now))?;
+            site.database.transaction(|t| {
+                db::machine::replace(t, (host, &platform), &complete, &machines, now)
+            })?;
         }
         Q::Finish { state, outcome } => finish(site, id, &state, outcome.as_ref())?,
     }

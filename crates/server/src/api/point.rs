@@ -5,21 +5,42 @@
 use crate::db;
 use crate::sessions::{self, Request};
 use crate::site::Site;
-use base::id::{HostId, RepositoryId};
+use base::clock::Timestamp;
+use base::id::{HostId, PointId, RepositoryId};
 use base::{Error, Kind, Result};
+use protocol::paging;
 use protocol::words::console::ConsoleResponse as A;
 use protocol::words::point::Point;
 use protocol::words::session::{RestoreDisk, RestoreMachine, RestoreTarget, SessionKind};
 use std::sync::Arc;
 
-pub fn list(site: &Site, machine: Option<&str>, repository: Option<&str>) -> Result<A> {
+/// Points looked at for one answer; as many of them go into it as one message holds.
+const ROWS_MAX: u32 = 5_000;
+
+pub fn list(
+    site: &Site,
+    machine: Option<&str>,
+    repository: Option<&str>,
+    after: Option<(Timestamp, PointId)>,
+) -> Result<A> {
     let points = site.database.transaction(|t| {
         let repository = repository
             .map(|key| db::repository::find(t, key))
             .transpose()?;
-        db::point::list(t, machine, repository.map(|repository| repository.id))
+        let wanted = db::point::Wanted {
+            machine,
+            repository: repository.map(|repository| repository.id),
+            after,
+            limit: Some(ROWS_MAX),
+        };
+        db::point::list(t, wanted)
     })?;
-    Ok(A::Points(points))
+    let rows_left = points.len() == ROWS_MAX as usize;
+    let page = paging::page(points.into_iter().map(Ok))?;
+    Ok(A::Points {
+        points: page.items,
+        more: page.more || rows_left,
+    })
 }
 
 pub fn show(site: &Site, key: &str) -> Result<A> {

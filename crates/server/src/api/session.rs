@@ -4,8 +4,10 @@
 
 use crate::db;
 use crate::site::Site;
+use base::clock::Timestamp;
 use base::id::SessionId;
 use base::{Error, Kind, Result};
+use protocol::paging;
 use protocol::words::console::ConsoleResponse as A;
 use protocol::words::session::Stop;
 use std::time::Duration;
@@ -14,15 +16,26 @@ use std::time::Duration;
 const FOLLOW_MAX: Duration = Duration::from_secs(10);
 /// Log lines in one answer.
 const LINES_MAX: u32 = 1000;
-/// Sessions in one list.
-const LIST_MAX: u32 = 10_000;
+/// Sessions looked at for one answer; as many of them go into it as one message holds.
+const ROWS_MAX: u32 = 5_000;
 
-pub fn list(site: &Site, job: Option<&str>, limit: u32) -> Result<A> {
+pub fn list(
+    site: &Site,
+    job: Option<&str>,
+    after: Option<(Timestamp, SessionId)>,
+    limit: u32,
+) -> Result<A> {
+    let limit = limit.min(ROWS_MAX);
     let sessions = site.database.transaction(|t| {
         let job = job.map(|key| db::job::find(t, key)).transpose()?;
-        db::session::list(t, job.map(|row| row.job.id), limit.min(LIST_MAX))
+        db::session::list(t, job.map(|row| row.job.id), after, limit)
     })?;
-    Ok(A::Sessions(sessions))
+    let rows_left = limit > 0 && sessions.len() == limit as usize;
+    let page = paging::page(sessions.into_iter().map(Ok))?;
+    Ok(A::Sessions {
+        sessions: page.items,
+        more: page.more || rows_left,
+    })
 }
 
 pub fn show(site: &Site, key: &str) -> Result<A> {
@@ -41,6 +54,8 @@ pub async fn follow(site: &Site, id: SessionId, seen: u64, line: u64) -> Result<
             db::log::list(t, id, line, LINES_MAX)?,
         ))
     })?;
+    // The follower asks on after the last line it got.
+    let lines = paging::page(lines.into_iter().map(Ok))?.items;
     Ok(A::Followed {
         session: Box::new(session),
         lines,

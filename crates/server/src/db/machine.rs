@@ -7,6 +7,7 @@ use base::Result;
 use base::clock::Timestamp;
 use base::id::{HostId, MachineId};
 use protocol::words::manager::FoundMachine;
+use protocol::words::span::Span;
 use rusqlite::{Transaction, params};
 
 /// A machine as last seen.
@@ -37,19 +38,21 @@ pub fn list(transaction: &Transaction<'_>) -> Result<Vec<MachineRow>> {
     all(transaction, sql, [], read)
 }
 
-/// Takes in what a platform has now, and forgets what it does not have any more.
+/// Takes in what a platform of a host has now, and forgets what it does not have any more of the
+/// span of the platform's ids that these machines tell of.
 pub fn replace(
     transaction: &Transaction<'_>,
-    host: HostId,
-    platform: &str,
+    (host, platform): (HostId, &str),
+    complete: &Span<String>,
     machines: &[FoundMachine],
     now: Timestamp,
 ) -> Result<()> {
     let key = [host.to_string(), platform.to_owned()];
     execute(
         transaction,
-        "DELETE FROM machines WHERE host = ?1 AND platform = ?2",
-        [&key[0], &key[1]],
+        "DELETE FROM machines WHERE host = ?1 AND platform = ?2
+            AND (?3 IS NULL OR platform_id > ?3) AND (?4 IS NULL OR platform_id <= ?4)",
+        params![key[0], key[1], complete.after, complete.to],
     )?;
     for found in machines {
         let machine = MachineId::of_platform(platform, &found.platform_id);

@@ -3,27 +3,47 @@
 //! Knows: the points by machine and repository. Refuses to know: whether they are whole.
 
 use super::value::{Columns, all, execute, first, to_json};
+use base::clock::Timestamp;
 use base::id::{PointId, RepositoryId};
 use base::{Error, Kind, Result};
 use protocol::words::point::Point;
+use protocol::words::span::Span;
 use rusqlite::{Transaction, params};
+use std::collections::BTreeSet;
 
 fn read(columns: &Columns<'_, '_>) -> Result<Point> {
     columns.json(0)
 }
 
-/// All, newest first; of one machine (its name or id) or repository where given.
-pub fn list(
-    transaction: &Transaction<'_>,
-    machine: Option<&str>,
-    repository: Option<RepositoryId>,
-) -> Result<Vec<Point>> {
+/// Which points are wanted.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Wanted<'a> {
+    /// Of this machine: its name or id.
+    pub machine: Option<&'a str>,
+    /// In this repository.
+    pub repository: Option<RepositoryId>,
+    /// Listed after this one.
+    pub after: Option<(Timestamp, PointId)>,
+    /// At most so many.
+    pub limit: Option<u32>,
+}
+
+/// The wanted ones, newest first.
+pub fn list(transaction: &Transaction<'_>, wanted: Wanted<'_>) -> Result<Vec<Point>> {
+    let (created, id) = wanted.after.unzip();
     all(
         transaction,
         "SELECT point_json FROM points
          WHERE (?1 IS NULL OR machine = ?1 OR machine_name = ?1) AND (?2 IS NULL OR repository = ?2)
-         ORDER BY created DESC, id DESC",
-        params![machine, repository.map(|id| id.to_string())],
+            AND (?3 IS NULL OR (created, id) < (?3, ?4))
+         ORDER BY created DESC, id DESC LIMIT COALESCE(?5, -1)",
+        params![
+            wanted.machine,
+            wanted.repository.map(|id| id.to_string()),
+            created.map(|created| created.0),
+            id.map(|id| id.to_string()),
+            wanted.limit,
+        ],
         read,
     )
 }
@@ -95,18 +115,27 @@ pub fn remove(transaction: &Transaction<'_>, points: &[PointId]) -> Result<()> {
     Ok(())
 }
 
-/// Forgets all points of a repository that are not among these.
+/// Forgets all points of a repository within a span of ids that are not among these.
 pub fn retain(
     transaction: &Transaction<'_>,
     repository: RepositoryId,
+    span: &Span<PointId>,
     points: &[Point],
 ) -> Result<()> {
-    let known = list(transaction, None, Some(repository))?;
-    let gone: Vec<PointId> = known
-        .iter()
-        .map(|point| point.id)
-        .filter(|id| points.iter().all(|point| point.id != *id))
-        .collect();
+    // Ids are written so that their texts sort as they do.
+    let known: Vec<PointId> = all(
+        transaction,
+        "SELECT id FROM points WHERE repository = ?1
+            AND (?2 IS NULL OR id > ?2) AND (?3 IS NULL OR id <= ?3)",
+        params![
+            repository.to_string(),
+            span.after.map(|id| id.to_string()),
+            span.to.map(|id| id.to_string()),
+        ],
+        |columns| columns.id(0),
+    )?;
+    let there: BTreeSet<PointId> = points.iter().map(|point| point.id).collect();
+    let gone: Vec<PointId> = known.into_iter().filter(|id| !there.contains(id)).collect();
     remove(transaction, &gone)
 }
 

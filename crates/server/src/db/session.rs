@@ -58,14 +58,26 @@ pub fn add(
     Ok(())
 }
 
-/// Newest first, without tasks.
-pub fn list(transaction: &Transaction<'_>, job: Option<JobId>, limit: u32) -> Result<Vec<Session>> {
+/// Newest first, without tasks; those listed after one where given.
+pub fn list(
+    transaction: &Transaction<'_>,
+    job: Option<JobId>,
+    after: Option<(Timestamp, SessionId)>,
+    limit: u32,
+) -> Result<Vec<Session>> {
+    let (created, id) = after.unzip();
     all(
         transaction,
         &format!(
-            "{COLUMNS} WHERE (?1 IS NULL OR job = ?1) ORDER BY created DESC, id DESC LIMIT ?2"
+            "{COLUMNS} WHERE (?1 IS NULL OR job = ?1) AND (?2 IS NULL OR (created, id) < (?2, ?3))
+             ORDER BY created DESC, id DESC LIMIT ?4"
         ),
-        params![job.map(|id| id.to_string()), limit],
+        params![
+            job.map(|id| id.to_string()),
+            created.map(|created| created.0),
+            id.map(|id| id.to_string()),
+            limit,
+        ],
         read,
     )
 }

@@ -169,11 +169,12 @@ async fn due_jobs_run_once_a_slot_and_a_run_at_work_swallows_the_next() {
         .ask(Q::SessionList {
             job: Some("nightly".into()),
             limit: 100,
+            after: None,
         })
         .await
         .unwrap()
     {
-        A::Sessions(sessions) => sessions,
+        A::Sessions { sessions, .. } => sessions,
         other => panic!("{other:?}"),
     };
     clockwork::tick(&scene.site).unwrap();

@@ -9,6 +9,7 @@ use protocol::words::console::Repository;
 use protocol::words::manager::NewLine;
 use protocol::words::repository::RepositoryLocation;
 use protocol::words::session::{Level, Session, SessionKind, SessionState};
+use protocol::words::span::Span;
 use server::db::{self, Database};
 
 fn repository(database: &Database) -> RepositoryId {
@@ -147,7 +148,14 @@ fn points_are_found_by_their_last_digits_and_forgotten_by_a_rescan() {
     }
     let list = |machine| {
         database
-            .transaction(|t| db::point::list(t, machine, Some(repository)))
+            .transaction(|t| {
+                let wanted = db::point::Wanted {
+                    machine,
+                    repository: Some(repository),
+                    ..db::point::Wanted::default()
+                };
+                db::point::list(t, wanted)
+            })
             .unwrap()
             .len()
     };
@@ -156,7 +164,7 @@ fn points_are_found_by_their_last_digits_and_forgotten_by_a_rescan() {
         (2, 0, 2)
     );
     database
-        .transaction(|t| db::point::retain(t, repository, &points[1..]))
+        .transaction(|t| db::point::retain(t, repository, &Span::all(), &points[1..]))
         .unwrap();
     assert_eq!(list(None), 1);
 }

@@ -4,8 +4,10 @@
 
 use base::clock::{Clock, Timestamp};
 use base::id::{HostId, JobId, MachineId, PointId, RepositoryId, SessionId};
+use base::limit::MESSAGE_SIZE_MAX;
 use base::os::OsRandom;
 use base::size::ByteCount;
+use protocol::paging;
 use protocol::words::console::{ConsoleRequest as Q, ConsoleResponse as A};
 use protocol::words::counters::Counters;
 use protocol::words::job::{JobSettings, PlatformAddress, Quiesce, Schedule, Selection};
@@ -92,6 +94,29 @@ impl Scene {
 
     pub async fn ask(&self, request: Q) -> base::Result<A> {
         console::answer(&self.site, "tester", request).await
+    }
+
+    /// All points, as a console asks for them; no answer is too large for a message.
+    pub async fn points(&self) -> Vec<Point> {
+        let mut all: Vec<Point> = Vec::new();
+        loop {
+            let request = Q::PointList {
+                machine: None,
+                repository: None,
+                after: all.last().map(|point| (point.created, point.id)),
+            };
+            let answer = self.ask(request).await.unwrap();
+            assert!(paging::encoded_size(&answer).unwrap() < MESSAGE_SIZE_MAX);
+            match answer {
+                A::Points { points, more } => {
+                    all.extend(points);
+                    if !more {
+                        return all;
+                    }
+                }
+                other => panic!("{other:?}"),
+            }
+        }
     }
 
     pub async fn session(&self, request: Q) -> Session {

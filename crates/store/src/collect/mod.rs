@@ -158,7 +158,12 @@ impl<'a> Run<'a> {
 
     fn step(&self, step: &'static str, done: u64, total: u64) -> Result<()> {
         self.options.cancel.check()?;
-        (self.progress)(Progress { step, done, total });
+        (self.progress)(Progress {
+            step,
+            done,
+            total,
+            bytes: false,
+        });
         Ok(())
     }
 

@@ -6,7 +6,7 @@
 mod published;
 
 pub(crate) use published::{
-    binding, check_draft, content_digest, list, not_found, read, read_bytes,
+    binding, check_draft, content_digest, ids, list, not_found, read, read_bytes,
 };
 
 use crate::id::Root;

@@ -69,6 +69,18 @@ pub(crate) fn read_bytes(inner: &Inner, id: PointId, bytes: &[u8]) -> Result<Poi
     Ok(point)
 }
 
+/// The ids of all points in their order, without a look into them.
+pub(crate) fn ids(inner: &Inner) -> Result<Vec<PointId>> {
+    let mut ids: Vec<PointId> = inner
+        .files
+        .list(&Path::new("points")?)?
+        .iter()
+        .filter_map(|entry| entry.name.parse().ok())
+        .collect();
+    ids.sort_unstable();
+    Ok(ids)
+}
+
 /// Lists all points, oldest first.
 pub(crate) fn list(inner: &Inner) -> Result<PointList> {
     let mut list = PointList::default();

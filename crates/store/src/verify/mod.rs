@@ -69,7 +69,24 @@ impl<'a> Check<'a> {
 
     fn step(&self, step: &'static str, done: u64, total: u64) -> Result<()> {
         self.options.cancel.check()?;
-        (self.progress)(Progress { step, done, total });
+        (self.progress)(Progress {
+            step,
+            done,
+            total,
+            bytes: false,
+        });
+        Ok(())
+    }
+
+    /// Says how many of the stored bytes were read. What was read twice counts once.
+    fn step_bytes(&self, total: u64) -> Result<()> {
+        self.options.cancel.check()?;
+        (self.progress)(Progress {
+            step: "read data",
+            done: self.report.read.0.min(total),
+            total,
+            bytes: true,
+        });
         Ok(())
     }
 

@@ -56,9 +56,13 @@ impl Check<'_> {
 
     /// Looks at all packs that are there or that segments list.
     pub(super) fn check_packs(&mut self) -> Result<()> {
+        let mut all: Vec<(Content, HashMap<PackId, u64>)> = Vec::new();
         for content in Content::ALL {
-            let present: HashMap<PackId, u64> =
-                packs_of(&*self.inner.files, content)?.into_iter().collect();
+            let present = packs_of(&*self.inner.files, content)?;
+            all.push((content, present.into_iter().collect()));
+        }
+        let stored: u64 = all.iter().flat_map(|(_, packs)| packs.values()).sum();
+        for (content, present) in all {
             let segments: Vec<Arc<Segment>> = self
                 .index
                 .segments
@@ -80,10 +84,11 @@ impl Check<'_> {
             names.sort_unstable();
             self.report.packs += names.len() as u64;
             if self.options.read_data {
-                for (done, id) in names.iter().enumerate() {
-                    self.step("read data", done as u64, names.len() as u64)?;
+                for id in &names {
+                    self.step_bytes(stored)?;
                     self.read_pack(content, id, &segments)?;
                 }
+                self.step_bytes(stored)?;
             }
         }
         let mut bad: Vec<(PackId, String)> = self.bad_packs.clone().into_iter().collect();

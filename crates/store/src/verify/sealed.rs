@@ -36,6 +36,7 @@ pub fn verify_sealed(
                 step: "packs",
                 done: done as u64,
                 total: packs.len() as u64,
+                bytes: false,
             });
             report.packs += 1;
             let path = layout::pack(content, id)?;

@@ -81,7 +81,7 @@ pub fn back_up(job: &Job<'_>, machine: &Machine, task: TaskId) -> Result<Point> 
     desk.tell(&ManagerRequest::PointsFound {
         repository: point.repository,
         points: vec![point.clone()],
-        complete: false,
+        complete: None,
     })?;
     delete_old_trackers(job, machine, &token);
     Ok(point)
@@ -190,7 +190,7 @@ fn put_definition(job: &Job<'_>, machine: &Machine, agent: &Agent) -> Result<()>
             Content::Bytes(bytes) => bytes.clone(),
             Content::HostPath(path) => {
                 let reader = job.run.agents.start(job.settings.host, &machine.name)?;
-                match reader.bytes(&AgentRequest::ReadHostFile { path: path.clone() }) {
+                match reader.read_host_file(path) {
                     Ok(bytes) => bytes,
                     // NVRAM of a machine that never started does not exist yet.
                     Err(error) if error.kind() == Kind::NotFound => {
@@ -201,13 +201,7 @@ fn put_definition(job: &Job<'_>, machine: &Machine, agent: &Agent) -> Result<()>
                 }
             }
         };
-        match agent.ask(&AgentRequest::PutFile {
-            path: file.name.clone(),
-            bytes,
-        })? {
-            AgentResponse::File(_) => {}
-            other => return Err(agent.unexpected(&other)),
-        }
+        agent.put_file(&file.name, &bytes)?;
     }
     Ok(())
 }
