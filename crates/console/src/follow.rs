@@ -206,10 +206,13 @@ pub fn summary(session: &Session) -> String {
     if moves_disks(&session.kind) && session.counters.processed.0 > 0 {
         text += &format!("\n  {}", show::counters(&session.counters));
     }
+    if matches!(session.kind, SessionKind::Verify { .. }) && session.counters.read.0 > 0 {
+        text += &format!("\n  {} of stored data read and checked", session.counters.read);
+    }
     text
 }
 
-/// Whether the counters of a session count bytes of disks. Others count points, packs and steps.
+/// Whether a session reads or writes disks: of others these counters would say nothing.
 const fn moves_disks(kind: &SessionKind) -> bool {
     matches!(
         kind,

@@ -395,7 +395,7 @@ fn what_is_longer_than_a_message_travels_all_the_same() {
         };
         link.ask(begin).unwrap();
         let mut order = order("vda", &image, MIB);
-        let note = format!("{number}").repeat(100_000);
+        let note = format!("{number}").repeat(150_000);
         order.attributes.insert("note".to_owned(), note);
         let report = link.run(AgentRequest::CopyDisk { order });
         assert!(
