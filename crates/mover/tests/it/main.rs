@@ -7,6 +7,7 @@
 mod client;
 mod commands;
 mod hostile;
+mod large;
 mod pipeline;
 mod processes;
 mod remote;
