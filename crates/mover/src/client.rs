@@ -63,7 +63,11 @@ pub fn run(args: &Args) -> Result<()> {
     );
     // Everything after the repository is the command's, options at the end of the line too: they
     // hold for the opening as well.
-    let mut line = parse(&args.command)?;
+    let mut line = match Line::try_parse_from(&args.command) {
+        Ok(line) => line,
+        Err(error) if !error.use_stderr() => return show::text(&error.render().to_string()),
+        Err(_) => parse(&args.command)?,
+    };
     let json = args.json || line.json;
     let password_file = line.password_file.take().or(args.password_file.clone());
     let mut client = Client::new(json, password_file);

@@ -415,7 +415,35 @@ impl Ask<AgentRequest, AgentResponse> for Played {
     }
 }
 
+impl Making {
+    fn piece(&mut self, path: &str, from: ByteCount, bytes: &[u8], more: bool) -> AgentResponse {
+        let whole = self.bytes.entry(path.to_owned()).or_default();
+        assert_eq!(whole.len() as u64, from.0, "{path}");
+        whole.extend(bytes);
+        if more {
+            return AgentResponse::Done;
+        }
+        let file = PointFile {
+            path: path.to_owned(),
+            size: ByteCount(whole.len() as u64),
+            root: Digest([7; 32]),
+        };
+        self.files.push(file.clone());
+        AgentResponse::File(file)
+    }
+}
+
 impl Kept {
+    /// Small pages, so that a few points take several.
+    fn page(&self, after: Option<base::id::PointId>) -> AgentResponse {
+        let mut points = self.points.clone();
+        points.sort_by_key(|point| point.id);
+        points.retain(|point| after.is_none_or(|after| point.id > after));
+        let more = points.len() > POINTS_PER_PAGE;
+        points.truncate(POINTS_PER_PAGE);
+        AgentResponse::Points { points, more }
+    }
+
     fn command(
         &mut self,
         agent: u32,
@@ -437,13 +465,7 @@ impl Kept {
                 damaged_points: Vec::new(),
             }),
             AgentRequest::ListPoints { after } => {
-                // Small pages, so that a few points take several.
-                let mut points = self.points.clone();
-                points.sort_by_key(|point| point.id);
-                points.retain(|point| after.is_none_or(|after| point.id > after));
-                let more = points.len() > POINTS_PER_PAGE;
-                points.truncate(POINTS_PER_PAGE);
-                AgentResponse::Points { points, more }
+                return Ok(self.page(*after));
             }
             AgentRequest::ShowPoint { point } => {
                 let found = self.points.iter().find(|known| known.id == *point);
@@ -466,21 +488,7 @@ impl Kept {
                 from,
                 bytes,
                 more,
-            } => {
-                let whole = making.bytes.entry(path.clone()).or_default();
-                assert_eq!(whole.len() as u64, from.0, "{path}");
-                whole.extend(bytes);
-                if *more {
-                    return Ok(AgentResponse::Done);
-                }
-                let file = PointFile {
-                    path: path.clone(),
-                    size: ByteCount(whole.len() as u64),
-                    root: Digest([7; 32]),
-                };
-                making.files.push(file.clone());
-                AgentResponse::File(file)
-            }
+            } => making.piece(path, *from, bytes, *more),
             AgentRequest::CopyDisk { order } => {
                 let kind = match order.mode {
                     ReadMode::All => PointKind::Full,

@@ -174,5 +174,6 @@ fn options_are_taken_at_the_end_of_the_line_too() {
     // No command: the prompt, which ends at once without input.
     assert!(run(&["--password-file", &file]).status.success());
     assert!(!run(&["ls"]).status.success());
+    assert!(text(&run(&["help"])).contains("--password-file"));
     assert!(!run(&["ls", "--pasword-file", &file]).status.success());
 }

@@ -37,16 +37,15 @@ pub async fn answer(site: &Arc<Site>, who: &str, request: Q) -> Result<A> {
             host,
             location,
             password,
-        } => repository::open(
-            site,
-            who,
-            repository::Place {
+        } => {
+            let place = repository::Place {
                 name,
                 host,
                 location,
                 password,
-            },
-        ),
+            };
+            repository::open(site, who, place)
+        }
         Q::RepositoryRescan { key } => repository::rescan(site, who, &key),
         Q::RepositoryCollect { key } => repository::collect(site, who, &key),
         Q::RepositoryRemove { key } => repository::remove(site, &key),
