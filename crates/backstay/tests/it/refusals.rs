@@ -3,9 +3,10 @@
 use crate::command::{self, Ended};
 use crate::damage::files_in;
 use crate::images::{self, MIB};
-use crate::site::{Site, kill};
+use crate::site::{PROGRAM, Site, kill};
 use rustix::process::Signal;
 use serde_json::Value;
+use std::process::Command;
 
 /// Asserts that a command is refused in the same way as text and as JSON.
 #[track_caller]
@@ -141,6 +142,17 @@ fn names_and_words_that_make_no_sense() {
         refused(&site, &words, *exit, code);
     }
     assert_eq!(site.points(), [point], "nothing was lost");
+    let state = site.state();
+    let mut second = Command::new(PROGRAM);
+    second.args([
+        "up",
+        "--state",
+        state.to_str().unwrap(),
+        "--listen",
+        "127.0.0.1:1",
+    ]);
+    let second = command::run(&mut second, &site.path("")).expect(4);
+    assert!(second.err.contains(" code: state.in-use\n"), "{second}");
     site.end();
     refused(&site, &["status"], 9, "base.io.unreachable");
 }

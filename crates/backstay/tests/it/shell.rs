@@ -126,6 +126,8 @@ fn mistakes_in_typing_are_said_as_they_are_asked_for() {
         !error["message"].as_str().unwrap().starts_with("error"),
         "{error}"
     );
+    let ports = program(&["up", "--agent-ports", "many"]).expect(2);
+    assert!(ports.err.contains("2500-3300"), "gives an example: {ports}");
     let nowhere = ["--site", "/nonexistent", "status"];
     let text = program(&nowhere).expect(3);
     assert!(

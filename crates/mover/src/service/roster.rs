@@ -7,18 +7,23 @@ use super::process::ProcessMark;
 use base::id::SessionId;
 use base::{Error, Kind, Result};
 use protocol::words::mover::RunningAgent;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long an agent may take to end when asked to.
 const TERM_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the kernel may take to end a killed one.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a service that is ending may take: it may be starting an agent.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 /// The longest record, in bytes.
 const RECORD_LENGTH_MAX: u64 = 64 << 10;
 
@@ -49,6 +54,9 @@ impl Record {
 /// All agents of this host.
 pub struct Roster {
     folder: PathBuf,
+    /// Held for life: a service that is ending may still record the agent it has just started, and
+    /// the next one must not have looked before.
+    _lock: File,
     agents: Mutex<Agents>,
 }
 
@@ -74,10 +82,11 @@ impl Roster {
     /// Reads the records in `folder`, keeping those whose process lives.
     ///
     /// # Errors
-    /// Of the folder.
+    /// Of the folder; `Conflict` (`mover.service.second`) where another service has it.
     pub fn open(folder: &Path) -> Result<Self> {
         let doing = |error| Error::io(format!("reading the folder {}", folder.display()), error);
         std::fs::create_dir_all(folder).map_err(doing)?;
+        let lock = lock(&folder.with_extension("lock"))?;
         let mut known = BTreeMap::new();
         for entry in std::fs::read_dir(folder).map_err(doing)? {
             let path = entry.map_err(doing)?.path();
@@ -102,6 +111,7 @@ impl Roster {
         let agents = Mutex::new(Agents { known, reserved: 0 });
         Ok(Self {
             folder: folder.to_owned(),
+            _lock: lock,
             agents,
         })
     }
@@ -249,6 +259,32 @@ impl Drop for Place<'_> {
     fn drop(&mut self) {
         let mut agents = self.roster.agents();
         agents.reserved = agents.reserved.saturating_sub(1);
+    }
+}
+
+/// Takes a lock that falls with the process. A service that is ending is waited for.
+fn lock(path: &Path) -> Result<File> {
+    let doing = |error| Error::io(format!("locking {}", path.display()), error);
+    let open = File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path);
+    let file = open.map_err(doing)?;
+    let begun = Instant::now();
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(Errno::WOULDBLOCK) if begun.elapsed() < LOCK_PATIENCE => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            Err(Errno::WOULDBLOCK) => {
+                let text = format!("another mover service holds {}", path.display());
+                return Err(Error::new(Kind::Conflict, "mover.service.second", text)
+                    .hint("end that one first, or give this one another --state"));
+            }
+            Err(error) => return Err(doing(error.into())),
+        }
     }
 }
 
