@@ -152,7 +152,7 @@ mod tests {
         let mut table = Table::new(&["NAME", "STATE"]);
         table.row(vec!["web1".into(), "ok".into()]);
         table.row(vec!["a\u{1b}[2J".into(), "x".into()]);
-        assert_eq!(table.text(), "NAME    STATE\nweb1    ok\na\u{fffd}[2J  x");
+        assert_eq!(table.text(), "NAME   STATE\nweb1   ok\na\u{fffd}[2J  x");
     }
 
     #[test]
