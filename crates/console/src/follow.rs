@@ -207,7 +207,10 @@ pub fn summary(session: &Session) -> String {
         text += &format!("\n  {}", show::counters(&session.counters));
     }
     if matches!(session.kind, SessionKind::Verify { .. }) && session.counters.read.0 > 0 {
-        text += &format!("\n  {} of stored data read and checked", session.counters.read);
+        text += &format!(
+            "\n  {} of stored data read and checked",
+            session.counters.read
+        );
     }
     text
 }
