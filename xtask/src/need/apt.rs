@@ -79,10 +79,13 @@ pub fn install(wanted: &[&Package], cancel: &Cancel) -> Result<()> {
     }
     let rights = rights(cancel)?;
     let backports = release() == "bookworm";
-    if backports && missing.iter().any(|package| package.backports) {
-        add_backports(rights, cancel)?;
-    }
     apt(rights, &["update"], cancel)?;
+    if backports
+        && missing.iter().any(|package| package.backports)
+        && add_backports(rights, cancel)?
+    {
+        apt(rights, &["update"], cancel)?;
+    }
     let (newer, stable): (Vec<_>, Vec<_>) = missing
         .iter()
         .partition(|package| package.backports && backports);
@@ -127,14 +130,25 @@ fn code_name(os_release: &str) -> String {
     line.unwrap_or_default().trim_matches('"').to_owned()
 }
 
-/// Adds the backports suite as its own file, from the mirror that this machine already uses.
-fn add_backports(rights: Rights, cancel: &Cancel) -> Result<()> {
+/// Adds the backports suite as its own file, from the mirror that this machine already uses (its
+/// lists must have been fetched). Whether that was needed.
+fn add_backports(rights: Rights, cancel: &Cancel) -> Result<bool> {
     let policy = Run::new("apt-cache").arg("policy").capture(cancel)?.text();
     if policy.contains(&format!("n={BACKPORTS}")) || Path::new(SOURCE_FILE).exists() {
-        return Ok(());
+        return Ok(false);
     }
     detail(format!("adding {BACKPORTS} in {SOURCE_FILE}"));
-    let text = source_entry(mirror(&policy), Path::new(KEYRING).exists());
+    let mirror = mirror(&policy).ok_or_else(|| {
+        Error::new(
+            Kind::NotFound,
+            "xtask.need.no-mirror",
+            "this machine has no source of Debian packages to take the backports from",
+        )
+        .hint(format!(
+            "add one for {BACKPORTS} to apt's sources and try again"
+        ))
+    })?;
+    let text = source_entry(mirror, Path::new(KEYRING).exists());
     let draft = std::env::temp_dir().join(format!("backstay-backports.{}", std::process::id()));
     std::fs::write(&draft, text)
         .map_err(|error| Error::io(format!("writing {}", draft.display()), error))?;
@@ -143,11 +157,11 @@ fn add_backports(rights: Rights, cancel: &Cancel) -> Result<()> {
         .args(["-m", "0644", &draft_text, SOURCE_FILE])
         .show(cancel);
     let _ = std::fs::remove_file(&draft);
-    placed
+    placed.map(|()| true)
 }
 
 /// The mirror of the stable suite in what `apt-cache policy` prints.
-fn mirror(policy: &str) -> &str {
+fn mirror(policy: &str) -> Option<&str> {
     policy
         .lines()
         .filter_map(|line| {
@@ -156,7 +170,6 @@ fn mirror(policy: &str) -> &str {
             (suite == "bookworm/main" && address.contains("://")).then_some(address)
         })
         .next()
-        .unwrap_or("http://deb.debian.org/debian")
 }
 
 fn source_entry(mirror: &str, keyring: bool) -> String {
@@ -228,9 +241,9 @@ mod tests {
     fn the_machine_s_own_mirror_is_used() {
         let policy = "Package files:\n 100 /var/lib/dpkg/status\n     release a=now\n \
                       500 http://mirror.example/debian bookworm/main amd64 Packages\n";
-        assert_eq!(mirror(policy), "http://mirror.example/debian");
-        assert_eq!(mirror(""), "http://deb.debian.org/debian");
-        let entry = source_entry(mirror(policy), true);
+        assert_eq!(mirror(policy), Some("http://mirror.example/debian"));
+        assert_eq!(mirror(""), None);
+        let entry = source_entry("http://mirror.example/debian", true);
         assert!(entry.contains("Suites: bookworm-backports\n"), "{entry}");
         assert!(
             entry.contains("URIs: http://mirror.example/debian\n"),
