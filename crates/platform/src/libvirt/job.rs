@@ -30,6 +30,9 @@ pub fn refuse_if_busy(connection: &Connection, domain: &DomainRef) -> Result<()>
             "libvirt runs another job on it",
         )),
         Err(Failure::Refused(refusal)) if refusal.is_inactive() => Ok(()),
+        Err(Failure::Refused(refusal)) if refusal.is_between_jobs() => {
+            Err(failure::busy(&domain.name, "a backup of it begins or ends"))
+        }
         Err(failure) => Err(failure.into_error(&domain.name, "asking for running jobs")),
     }
 }
@@ -102,6 +105,7 @@ pub fn settle(connection: &Connection, domain: &DomainRef, token: &Token) -> Res
             Ok(0) => return Ok(()),
             Ok(_) => {}
             Err(Failure::Refused(refusal)) if refusal.is_inactive() => return Ok(()),
+            Err(Failure::Refused(refusal)) if refusal.is_between_jobs() => {}
             Err(failure) => {
                 return Err(failure.into_error(&domain.name, "asking for running jobs"));
             }

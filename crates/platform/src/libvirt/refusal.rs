@@ -36,6 +36,12 @@ impl Refusal {
                 && self.message.contains("job")
     }
 
+    /// Whether a backup job is neither there nor gone: at its very beginning and end libvirt has the
+    /// job, but not what belongs to it. Looking again tells.
+    pub fn is_between_jobs(&self) -> bool {
+        self.code == code::INTERNAL_ERROR && self.message.contains("backup job data missing")
+    }
+
     /// Whether a checkpoint's bitmap is not in its image.
     pub fn is_bitmap_missing(&self) -> bool {
         matches!(
