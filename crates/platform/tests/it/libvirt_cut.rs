@@ -155,10 +155,13 @@ fn cut_everywhere(lab: &Arc<Lab>, off: bool) -> i64 {
             off,
             "{messages} messages"
         );
-        assert_eq!(
-            direct.resources_of(&first).unwrap().len(),
-            1,
-            "{messages} messages"
+        // The tracker of the run before stays. Of a machine that is off it may be lost when its
+        // QEMU is ended while libvirt begins the backup (docs/protocols/libvirt.md): the next run
+        // then reads all and says so.
+        let kept = direct.resources_of(&first).unwrap().len();
+        assert!(
+            kept == 1 || (off && kept == 0),
+            "{messages} messages: {kept}"
         );
         if finished {
             return messages;
